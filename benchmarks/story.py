@@ -1,0 +1,256 @@
+"""Time a four-frame story: stock `StableDiffusionPipeline` against ours, interleaved, in one process.
+
+    python -m benchmarks.story [--runs 5] [--json results.json]
+
+Both sides paint the same four captions with the same weights at the same size, and decode with the same decoder.
+Stock: 50 steps of PNDM as Stable Diffusion 1.5 ships, the adapter by `load_lora_weights` and `set_adapters`, one
+frame a call. Ours: the model's own defaults, all frames in one batch. `AutoencoderDC` does not open in the stock
+pipeline, so that one returns latents, which are decoded in the same timed stretch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sagan_pipeline import SAGANetsPipeline
+
+
+CAPTIONS = [
+    "Gus is in the kitchen. He is talking to Mabel.",
+    "Mabel is standing in the kitchen. She is laughing.",
+    "Gus is driving in the car. He is happy.",
+    "Gus and Otto are sitting in the bowling alley.",
+]
+ADAPTER = Path(__file__).parents[1] / "lora_weights" / "gravel-gulch-diffusion.safetensors"
+STOCK_STEPS = 50
+STOCK_GUIDANCE = 7.5
+SEED = 7
+
+
+def stock_pipeline(pipe: SAGANetsPipeline, adapter: Path, strength: float) -> StableDiffusionPipeline:
+    """Stable Diffusion's own pipeline over a float32 copy of the base of `pipe`, with `adapter` at `strength`."""
+    unet = UNet2DConditionModel.from_config(pipe.unet.config)
+    unet.load_state_dict(base_weights(pipe.unet))
+    noise = pipe.scheduler.config
+    scheduler = PNDMScheduler(
+        num_train_timesteps=noise.num_train_timesteps,
+        beta_start=noise.beta_start,
+        beta_end=noise.beta_end,
+        beta_schedule=noise.beta_schedule,
+        prediction_type=noise.prediction_type,
+        skip_prk_steps=True,  # this and the next two as in Stable Diffusion 1.5
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    stock = StableDiffusionPipeline(
+        vae=None,
+        text_encoder=copy.deepcopy(pipe.text_encoder).float(),
+        tokenizer=pipe.tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    stock.load_lora_weights(str(adapter.parent), weight_name=adapter.name, adapter_name="show")
+    stock.set_adapters("show", strength)
+    stock.set_progress_bar_config(disable=True)
+    return stock
+
+
+def base_weights(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    """The weights of `unet` without its adapter, in float32, under the names of a plain UNet."""
+    return {
+        name.replace(".base_layer.", "."): value.detach().float().clone()
+        for name, value in unet.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def paint_stock(
+    pipe: SAGANetsPipeline, stock: StableDiffusionPipeline, captions: list[str], steps: int = STOCK_STEPS
+) -> list[float]:
+    """Paint the captions one a call; returns the second, from the start, at which each picture was ready."""
+    # the stock pipeline without a decoder takes 8 pixels a latent
+    side = stock.unet.config.sample_size * stock.vae_scale_factor
+    ready, start = [], time.perf_counter()
+    for index, caption in enumerate(captions):
+        latents = stock(
+            caption,
+            height=side,
+            width=side,
+            num_inference_steps=steps,
+            guidance_scale=STOCK_GUIDANCE,
+            generator=torch.Generator().manual_seed(SEED + index),
+            output_type="latent",
+        ).images
+        decode(pipe, latents)
+        ready.append(time.perf_counter() - start)
+    return ready
+
+
+@torch.no_grad()
+def decode(pipe: SAGANetsPipeline, latents: torch.Tensor) -> torch.Tensor:
+    vae = pipe.vae
+    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+
+
+def paint_ours(pipe: SAGANetsPipeline, captions: list[str], alpha: float) -> float:
+    """Paint the captions as one batch with the model's own defaults; returns the seconds it took."""
+    start = time.perf_counter()
+    pipe.paint(captions, lora_alpha=alpha, generator=torch.Generator().manual_seed(SEED))
+    return time.perf_counter() - start
+
+
+def first_of_stream(pipe: SAGANetsPipeline, captions: list[str], alpha: float) -> float:
+    """Seconds until the first frame of a streamed story is there."""
+    start = time.perf_counter()
+    stream = pipe.stream(
+        captions,
+        num_frames=len(captions),
+        lora_alpha=alpha,
+        generator=torch.Generator().manual_seed(SEED),
+    )
+    next(stream)
+    seconds = time.perf_counter() - start
+    stream.close()
+    return seconds
+
+
+def median_seconds(call: Callable[[], Any], runs: int) -> float:
+    """Median over `runs` calls, after one to warm up."""
+    times = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+@torch.no_grad()
+def unet_share(pipe: SAGANetsPipeline, frames: int, runs: int) -> dict[str, Any]:
+    """How near one UNet call on a whole story, guidance included, comes to the machine's matrix-multiply rate.
+
+    The rate is that of a 1024 x 1024 x 1024 product in the UNet's own type, measured here and now.
+    """
+    unet, dtype = pipe.unet, pipe.unet.dtype
+    side, rows = unet.config.sample_size, 2 * frames
+    latents = torch.zeros(rows, unet.config.in_channels, side, side, dtype=dtype)
+    states = torch.zeros(rows, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim, dtype=dtype)
+    timestep = torch.tensor(500)
+    with FlopCounterMode(display=False) as counter:
+        unet(latents, timestep, encoder_hidden_states=states)
+    seconds = median_seconds(lambda: unet(latents, timestep, encoder_hidden_states=states), runs)
+    a, b = torch.ones(1024, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+    matmul_rate = 2 * 1024**3 / median_seconds(lambda: a @ b, 20 * runs)
+    unet_rate = counter.get_total_flops() / seconds
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "unet_gflop": counter.get_total_flops() / 1e9,
+        "unet_gflop_per_second": unet_rate / 1e9,
+        "matmul_gflop_per_second": matmul_rate / 1e9,
+        "share_of_matmul_rate": unet_rate / matmul_rate,
+    }
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # kilobytes everywhere else
+
+
+def measure(
+    pipe: SAGANetsPipeline,
+    adapter: Path,
+    runs: int = 5,
+    captions: list[str] | None = None,
+    stock_steps: int = STOCK_STEPS,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run both sides `runs` times in turn, each after one run to warm up, and return every figure."""
+    if runs < 1:
+        raise ValueError(f"`runs` has to be at least 1, but is {runs}.")
+    captions = captions or CAPTIONS
+    alpha = pipe.trained_lora_alpha
+    pipe.set_progress_bar_config(disable=True)
+    # ours comes first and alone, so that the peak is its own
+    paint_ours(pipe, captions, alpha)
+    first_of_stream(pipe, captions, alpha)
+    peak = peak_mb()
+    stock = stock_pipeline(pipe, adapter, strength=1.0)
+    paint_stock(pipe, stock, captions, stock_steps)
+    ours_times, stock_times, ours_first, stock_first = [], [], [], []
+    for run in range(runs):
+        ready = paint_stock(pipe, stock, captions, stock_steps)
+        stock_times.append(ready[-1])
+        stock_first.append(ready[0])
+        ours_times.append(paint_ours(pipe, captions, alpha))
+        ours_first.append(first_of_stream(pipe, captions, alpha))
+        report(f"run {run + 1} of {runs}: stock {stock_times[-1]:.2f} s, ours {ours_times[-1]:.2f} s")
+    ours, theirs = statistics.median(ours_times), statistics.median(stock_times)
+    return {
+        "frames": len(captions),
+        "runs": runs,
+        "alpha": alpha,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "stock": {"steps": stock_steps, "seconds": stock_times, "median": theirs},
+        "ours": {
+            "steps": pipe.config.default_num_inference_steps,
+            "seconds": ours_times,
+            "median": ours,
+            "peak_mb": peak,
+        },
+        "ratio": theirs / ours,
+        "first_frame": {"stock": statistics.median(stock_first), "ours": statistics.median(ours_first)},
+        "unet": unet_share(pipe, len(captions), runs),
+    }
+
+
+def as_text(figures: dict[str, Any]) -> str:
+    stock, ours, first, unet = (figures[name] for name in ("stock", "ours", "first_frame", "unet"))
+    return "\n".join(
+        [
+            f"{figures['frames']} frames, medians of {figures['runs']} interleaved runs, {figures['threads']} threads",
+            f"  stock StableDiffusionPipeline, {stock['steps']} steps PNDM   {stock['median']:8.2f} s",
+            f"  ours, batch mode, {ours['steps']} steps                 {ours['median']:8.2f} s",
+            f"  ratio                                        {figures['ratio']:8.2f} times faster",
+            f"  first frame: stock {first['stock']:.2f} s, ours (stream) {first['ours']:.2f} s",
+            f"  peak memory of ours: {ours['peak_mb']:.0f} MB",
+            f"  UNet, {unet['dtype']}: {unet['unet_gflop_per_second']:.0f} GFLOP/s of the "
+            f"{unet['matmul_gflop_per_second']:.0f} that a 1024-cube product reaches, "
+            f"{100 * unet['share_of_matmul_rate']:.0f}%",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each side; the medians count (default: 5)")
+    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="LoRA file for the stock side")
+    parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
+    args = parser.parse_args(argv)
+    figures = measure(SAGANetsPipeline.from_embedded(), args.adapter, args.runs)
+    print(as_text(figures))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Illustrated stories from a caption: the pipeline, and what it tells."""
+
+from .pipeline_saganets import SAGANetsPipeline, SAGANetsPipelineOutput
+from .story import Frame, Story
+
+
+__all__ = ["Frame", "SAGANetsPipeline", "SAGANetsPipelineOutput", "Story"]

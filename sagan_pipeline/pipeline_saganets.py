@@ -1,0 +1,678 @@
+"""Tells illustrated stories: GPT-2 writes the next caption, a UNet under a LoRA adapter paints it.
+
+Story Augmentation with Generative AI (SAGANets), sections 4.1 to 4.3.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import hf_hub_download
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+
+from .captioner import next_captions
+from .lora import AdaptedUNets, Adapter
+from .story import Frame, Story
+
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+MAX_CAPTION = 2000  # characters
+MAX_FRAMES = 64
+MAX_STEPS = 1000
+MAX_ALPHA = 1000.0
+FRAMES_AT_ONCE = 16  # in one batch of the UNet
+ADAPTER_FILE = "lora.safetensors"  # in a saved pipeline's folder
+Prefix = str | list[str] | Story | list[Story] | None
+
+
+@dataclass
+class SAGANetsPipelineOutput(BaseOutput):
+    """What a call returns.
+
+    Args:
+        stories (`list[Story]`): for each story of the prefix, one for each alpha, in that order.
+        images (`list[list]`): the pictures of each story; see `Frame.image` for their type.
+        captions (`list[list[str]]`): the captions of each story.
+    """
+
+    stories: list[Story]
+    images: list[list[Any]]
+    captions: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of one call, checked, with the model's own defaults filled in."""
+
+    alphas: list[float]
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str
+    height: int
+    width: int
+    output_type: str
+    temperature: float
+    callback: Callable | None
+    callback_inputs: list[str]
+
+
+class SAGANetsPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+    r"""Continues illustrated stories. Works on Stable Diffusion 1.5's components and on the embedded model alike.
+
+    A call changes nothing on the pipeline, so that threads may share one.
+
+    Args:
+        vae: decodes latents; `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC`.
+        text_encoder (`CLIPTextModel`): its last hidden states condition the UNet.
+        tokenizer (`CLIPTokenizer`): for `text_encoder`.
+        unet (`UNet2DConditionModel`): the base, without the adapter.
+        scheduler: any of diffusers' schedulers for Stable Diffusion.
+        captioner (`GPT2LMHeadModel`, *optional*): without it, only given captions can be painted.
+        captioner_tokenizer (`GPT2Tokenizer`, *optional*): knows `captioner.SPECIAL_TOKENS`.
+        default_num_inference_steps, default_guidance_scale, default_lora_alpha, default_num_frames,
+            default_temperature: what a call takes for `None`. `default_lora_alpha` `None` is the trained alpha.
+        cast, places, vocabulary (`list[str]`, *optional*): the characters, places and words that the model knows. In
+            `model_index.json` each is one string, parted by commas: diffusers takes a list there for a component.
+        adapter_file (`str`, *optional*): name of the adapter in the folder that the pipeline is loaded from.
+
+    Examples:
+        >>> import torch
+        >>> from sagan_pipeline import SAGANetsPipeline
+        >>> pipe = SAGANetsPipeline.from_embedded()
+        >>> out = pipe("Gus is in the kitchen.", generator=torch.Generator().manual_seed(7))
+        >>> out.stories[0].frames[1].image.save("second.png")
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _optional_components = ["captioner", "captioner_tokenizer"]
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderTiny | AutoencoderDC,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: KarrasDiffusionSchedulers,
+        captioner: GPT2LMHeadModel | None = None,
+        captioner_tokenizer: GPT2Tokenizer | None = None,
+        default_num_inference_steps: int = 20,
+        default_guidance_scale: float = 5.0,
+        default_lora_alpha: float | None = None,
+        default_num_frames: int = 4,
+        default_temperature: float = 0.8,
+        cast: list[str] | str | None = None,
+        places: list[str] | str | None = None,
+        vocabulary: list[str] | str | None = None,
+        adapter_file: str | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            captioner=captioner,
+            captioner_tokenizer=captioner_tokenizer,
+        )
+        self.register_to_config(
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=default_guidance_scale,
+            default_lora_alpha=default_lora_alpha,
+            default_num_frames=default_num_frames,
+            default_temperature=default_temperature,
+            cast=_joined(cast),
+            places=_joined(places),
+            vocabulary=_joined(vocabulary),
+            adapter_file=adapter_file,
+        )
+        channels = None
+        if vae is not None:
+            channels = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
+        self.vae_scale_factor = 2 ** (len(channels) - 1) if channels else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self._adapted: AdaptedUNets | None = None
+        # the tokenizers of the `tokenizers` library refuse two threads at once
+        self._tokenizing = threading.Lock()
+
+    # Loading and saving
+
+    @classmethod
+    def from_embedded(cls, dtype: torch.dtype = torch.float32, **kwargs: Any) -> SAGANetsPipeline:
+        """The small model that ships with the project, with its adapter: on the CPU, offline, no download.
+
+        Raises:
+            ValueError: its files are not where the repository has them.
+        """
+        here = Path(__file__).resolve().parent
+        folder, adapter = here / "embedded", here.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors"
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(f"the embedded model is not in {folder}; use a checkout of the whole repository.")
+        pipe = cls.from_pretrained(folder, dtype=dtype, local_files_only=True, **kwargs)
+        pipe.load_adapter(adapter)
+        return pipe
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> SAGANetsPipeline:
+        """As `DiffusionPipeline.from_pretrained`; the adapter saved with the pipeline comes along."""
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if isinstance(pipe, cls):
+            pipe._adapted_unets()  # now, while a relative path still means the same
+        return pipe
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """A saved `model_index.json` names this class's file, for diffusers to run; whoever calls
+        `SAGANetsPipeline.from_pretrained` has the class, and runs no code of the folder."""
+        config = super()._dict_from_json_file(json_file)
+        if isinstance(config.get("_class_name"), list):
+            config["_class_name"] = cls.__name__
+        return config
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write a folder that opens by `from_pretrained`, and by diffusers alone:
+        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`."""
+        unets, folder = self._adapted_unets(), Path(save_directory)
+        self.register_to_config(adapter_file=ADAPTER_FILE if unets else None)
+        super().save_pretrained(save_directory, **kwargs)
+        if unets:
+            unets.adapter.save(folder / ADAPTER_FILE)
+        here = Path(__file__).resolve()
+        for name in (here.name, "captioner.py", "lora.py", "story.py"):
+            if not (folder / name).exists() or not (folder / name).samefile(here.parent / name):
+                shutil.copyfile(here.parent / name, folder / name)
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index["_class_name"] = [here.stem, type(self).__name__]
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def load_adapter(self, path: str | os.PathLike) -> None:
+        """Use the adapter in a `.safetensors` file of ours, instead of the one that is loaded.
+
+        Raises:
+            ValueError: it is no such file, or it is for another base.
+        """
+        adapter = Adapter.load(path)
+        adapter.check_fits(self.unet)
+        self._adapted = AdaptedUNets(adapter)
+
+    def _adapted_unets(self) -> AdaptedUNets | None:
+        """The adapter at work. One that was saved with the pipeline is opened when it is first asked for, since
+        diffusers hands no folder to a pipeline's `__init__`."""
+        if self._adapted is None and self.config.adapter_file and self.config.get("_name_or_path"):
+            folder, name = self.config._name_or_path, Path(self.config.adapter_file).name
+            if os.path.isdir(folder):
+                self.load_adapter(Path(folder) / name)
+            else:
+                self.load_adapter(hf_hub_download(folder, name))
+        return self._adapted
+
+    @property
+    def trained_lora_alpha(self) -> float:
+        """The alpha that the adapter was trained at; 1.0 without an adapter."""
+        unets = self._adapted_unets()
+        return unets.adapter.lora_alpha if unets else 1.0
+
+    @property
+    def lora_rank(self) -> int:
+        """r of the adapter; 0 without one."""
+        unets = self._adapted_unets()
+        return unets.adapter.rank if unets else 0
+
+    @property
+    def cast(self) -> list[str]:
+        """The characters that the model knows; empty if it does not say."""
+        return _parted(self.config.cast)
+
+    @property
+    def places(self) -> list[str]:
+        """The places that the model knows; empty if it does not say."""
+        return _parted(self.config.places)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words that the model knows, lower case; empty if it does not say."""
+        return _parted(self.config.vocabulary)
+
+    # Checking
+
+    def check_inputs(
+        self,
+        prefix: Prefix,
+        num_frames: int | None = None,
+        lora_alpha: float | list[float] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        temperature: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> tuple[list[Story], int, list[torch.Generator], _Request]:
+        """Check all arguments of a call and fill in the model's defaults.
+
+        Returns:
+            The prefixes as stories, frames a story, a generator a story, and the rest.
+
+        Raises:
+            ValueError: names the argument, what was given and what is accepted.
+        """
+        config = self.config
+        stories = [_checked_story(story) for story in _as_stories(prefix)]
+        count = config.default_num_frames if num_frames is None else _whole("num_frames", num_frames, 1, MAX_FRAMES)
+        longest = max(len(story.frames) for story in stories)
+        if num_frames is None:
+            count = max(count, longest)
+        if count < longest:
+            raise ValueError(f"`num_frames` is {count}, but the prefix alone has {longest} frames; they count too.")
+        if count > min(len(story.frames) for story in stories) and self.captioner is None:
+            raise ValueError("`num_frames` asks for captions that are not given, but this pipeline has no captioner.")
+        if isinstance(generator, list):
+            if len(generator) != len(stories):
+                raise ValueError(f"`generator` holds {len(generator)}, but there are {len(stories)} stories.")
+        elif generator is None:
+            generator = torch.Generator().manual_seed(secrets.randbits(62))
+        generators = generator if isinstance(generator, list) else [generator] * len(stories)
+        for each in generators:
+            if not isinstance(each, torch.Generator):
+                raise ValueError(
+                    f"`generator` is {type(each).__name__}, but must be a `torch.Generator` or a list of."
+                )
+        if lora_alpha is None:
+            default = config.default_lora_alpha
+            lora_alpha = self.trained_lora_alpha if default is None else default
+            lora_alpha = lora_alpha if self._adapted_unets() else 0.0
+        alphas = lora_alpha if isinstance(lora_alpha, (list, tuple)) else [lora_alpha]
+        if not alphas:
+            raise ValueError("`lora_alpha` is an empty list; give a number or a list of at least one.")
+        alphas = [_number("lora_alpha", alpha, 0.0, MAX_ALPHA) for alpha in alphas]
+        if any(alphas) and self._adapted_unets() is None:
+            raise ValueError(f"`lora_alpha` is {lora_alpha}, but no adapter is loaded; only 0 is possible.")
+        steps = config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance = config.default_guidance_scale if guidance_scale is None else guidance_scale
+        warmth = config.default_temperature if temperature is None else temperature
+        side = self.unet.config.sample_size * self.vae_scale_factor
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"`output_type` is {output_type!r}, but must be one of {', '.join(OUTPUT_TYPES)}.")
+        if negative_prompt is not None and not isinstance(negative_prompt, str):
+            raise ValueError(f"`negative_prompt` is {type(negative_prompt).__name__}, but must be a string.")
+        inputs = ["latents"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
+        if not set(inputs) <= set(self._callback_tensor_inputs):
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` is {inputs}, but only {self._callback_tensor_inputs} are there."
+            )
+        request = _Request(
+            alphas=alphas,
+            num_inference_steps=_whole("num_inference_steps", steps, 1, MAX_STEPS),
+            guidance_scale=_number("guidance_scale", guidance, 0.0, 100.0),
+            negative_prompt=negative_prompt or "",
+            height=self._side("height", side if height is None else height),
+            width=self._side("width", side if width is None else width),
+            output_type=output_type,
+            temperature=_number("temperature", warmth, 0.0, 10.0),
+            callback=callback_on_step_end,
+            callback_inputs=list(inputs),
+        )
+        return stories, count, generators, request
+
+    def _side(self, name: str, value: Any) -> int:
+        unit = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        value = _whole(name, value, unit, 4096)
+        if value % unit:
+            raise ValueError(f"`{name}` is {value}, but must be a multiple of {unit} for this model.")
+        return value
+
+    # The steps of a call
+
+    @torch.no_grad()
+    def write_captions(
+        self,
+        prefix: Prefix,
+        num_frames: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        temperature: float | None = None,
+    ) -> list[list[str]]:
+        """The captions of the stories that a call with the same arguments tells, without the pictures."""
+        stories, count, generators, request = self.check_inputs(
+            prefix, num_frames, temperature=temperature, generator=generator
+        )
+        seeds = [_draw_seed(each) for each in generators]
+        return [
+            self._captioned(replace(story, seed=seed), count, request).captions
+            for story, seed in zip(stories, seeds, strict=True)
+        ]
+
+    def _captioned(self, story: Story, count: int, request: _Request) -> Story:
+        """`story` with captions up to `count` frames. Caption k+1 depends on the story's seed, k and captions 1..k."""
+        frames = list(story.frames)
+        while len(frames) < count:
+            own = torch.Generator().manual_seed(_mixed(story.seed, "caption", len(frames)))
+            with self._tokenizing:
+                (caption,) = next_captions(
+                    self.captioner,
+                    self.captioner_tokenizer,
+                    [[frame.caption for frame in frames]],
+                    [own],
+                    temperature=request.temperature,
+                )
+            frames.append(Frame(caption, caption_given=False))
+        return replace(story, frames=frames)
+
+    def encode_prompt(self, prompts: list[str]) -> torch.Tensor:
+        """The text encoder's last hidden states: (B, L, D). Words beyond the tokenizer's limit are cut, and named in a
+        warning."""
+        limit = self.tokenizer.model_max_length
+        with self._tokenizing:
+            ids = self.tokenizer(
+                prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+            ).input_ids  # [B, L]
+            for prompt in prompts:
+                whole = self.tokenizer(prompt).input_ids
+                if len(whole) > limit:
+                    cut = self.tokenizer.decode(whole[limit - 1 : -1])
+                    logger.warning("The text encoder reads %d tokens only; cut from a caption: %r", limit, cut)
+        return self.text_encoder(ids.to(self.text_encoder.device))[0]  # [B, L, D]
+
+    def prepare_latents(self, seeds: list[int], height: int, width: int) -> tuple[torch.Tensor, list[torch.Generator]]:
+        """The noise of frames, each drawn from its own seed: (B, C, h, w), and the generators that drew it."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (
+            len(seeds),
+            self.unet.config.in_channels,
+            height // self.vae_scale_factor,
+            width // self.vae_scale_factor,
+        )
+        latents = randn_tensor(shape, generator=generators, device=self.unet.device, dtype=torch.float32)
+        return latents, generators
+
+    @torch.no_grad()
+    def _paint(self, frames: list[Frame], seeds: list[int], alpha: float, request: _Request) -> list[Frame]:
+        """Paint frames in one batch."""
+        unets = self._adapted_unets()
+        unet = unets.under(self.unet, alpha) if unets else self.unet
+        guided = request.guidance_scale > 1
+
+        # 1. Text states, computed once for all steps. Model invocation: self.text_encoder
+        captions = [frame.caption for frame in frames]
+        states = self.encode_prompt(([request.negative_prompt] if guided else []) + captions)  # [(1+)B, L, D]
+        if guided:
+            states = torch.cat([states[:1].expand(len(frames), -1, -1), states[1:]])  # [2B, L, D]
+        states = states.to(unet.dtype)
+
+        # 2. Noise, a scheduler of this batch's own
+        latents, generators = self.prepare_latents(seeds, request.height, request.width)  # [B, C, h, w]
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(request.num_inference_steps, device=unet.device)
+        latents = latents * scheduler.init_noise_sigma
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        extra = {"generator": generators} if takes_generator else {}
+
+        # 3. Denoise. Model invocation: the UNet under this request's alpha
+        with self.progress_bar(total=len(scheduler.timesteps)) as progress:
+            for i, timestep in enumerate(scheduler.timesteps):
+                model_input = torch.cat([latents] * 2) if guided else latents  # [(2)B, C, h, w]
+                model_input = scheduler.scale_model_input(model_input, timestep).to(unet.dtype)
+                noise = unet(model_input, timestep, encoder_hidden_states=states, return_dict=False)[0].float()
+                if guided:
+                    unconditional, conditional = noise.chunk(2)  # [B, C, h, w] each
+                    noise = unconditional + request.guidance_scale * (conditional - unconditional)
+                latents = scheduler.step(noise, timestep, latents, **extra, return_dict=False)[0]
+                if request.callback is not None:
+                    values = {}
+                    for name in request.callback_inputs:
+                        values[name] = latents
+                    latents = request.callback(self, i, timestep, values).pop("latents", latents)
+                progress.update()
+
+        # 4. Decode. Model invocation: self.vae
+        if request.output_type == "latent":
+            images = list(latents)
+        else:
+            scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+            pictures = self.vae.decode(scaled, return_dict=False)[0].float()  # [B, 3, H, W] in [-1, 1]
+            images = list(self.image_processor.postprocess(pictures, output_type=request.output_type))
+        return [
+            replace(
+                frame,
+                image=image,
+                seed=seed,
+                lora_alpha=alpha,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+            )
+            for frame, image, seed in zip(frames, images, seeds, strict=True)
+        ]
+
+    def _painted(self, stories: list[Story], alpha: float, request: _Request) -> list[Story]:
+        """Paint every frame of `stories` that has no image, in as few batches as may be."""
+        places = [
+            (s, f) for s, story in enumerate(stories) for f, frame in enumerate(story.frames) if not frame.image_given
+        ]
+        done = [list(story.frames) for story in stories]
+        for start in range(0, len(places), FRAMES_AT_ONCE):
+            batch = places[start : start + FRAMES_AT_ONCE]
+            frames = [stories[s].frames[f] for s, f in batch]
+            seeds = [_mixed(stories[s].seed, "noise", f) for s, f in batch]
+            for (s, f), frame in zip(batch, self._paint(frames, seeds, alpha, request), strict=True):
+                done[s][f] = frame
+        return [replace(story, frames=frames) for story, frames in zip(stories, done, strict=True)]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prefix: Prefix = None,
+        num_frames: int | None = None,
+        lora_alpha: float | list[float] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        temperature: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> SAGANetsPipelineOutput | tuple:
+        r"""Tell a story: captions run ahead, then all frames are painted together.
+
+        Args:
+            prefix (`str`, `list[str]`, `Story` or `list[Story]`, *optional*): the frames so far. An image given in a
+                `Story` is kept as it is, a missing one is painted. Without any, the captioner opens the story.
+            num_frames (`int`, *optional*): of the whole story, prefix included, 1 to 64. `None`: the model's default.
+            lora_alpha (`float` or `list[float]`, *optional*): how much of the adapter, W' = W0 + (alpha / r) B A. 0 is
+                the base model. With a list each story is told once for each alpha: same captions, same noise.
+            num_inference_steps (`int`, *optional*): denoising steps; more take longer.
+            guidance_scale (`float`, *optional*): of classifier-free guidance; 1 or less is none and twice as fast.
+            negative_prompt (`str`, *optional*): what the guidance moves away from; empty by default.
+            height, width (`int`, *optional*): pixels. `None`: the size that the model was trained at.
+            temperature (`float`, *optional*): of the captioner; 0 takes the likeliest word always.
+            generator (`torch.Generator` or a list of, *optional*): governs everything; one, or one for each story.
+            output_type (`str`): `"pil"`, `"np"` (H, W, 3) in [0, 1], `"pt"` (3, H, W) in [0, 1], or `"latent"`.
+            return_dict (`bool`): `False` returns a tuple.
+            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": (B, C, h, w)})` after each step
+                of each batch; returns the dictionary, whose latents are gone on with.
+            callback_on_step_end_tensor_inputs (`list[str]`, *optional*): what the callback gets; `["latents"]`.
+
+        Returns:
+            `SAGANetsPipelineOutput`, or the tuple (stories, images, captions).
+
+        Raises:
+            ValueError: an argument is not acceptable; it is named.
+        """
+        # 0. Check inputs
+        stories, count, generators, request = self.check_inputs(
+            prefix,
+            num_frames,
+            lora_alpha,
+            num_inference_steps,
+            guidance_scale,
+            negative_prompt,
+            height,
+            width,
+            temperature,
+            generator,
+            output_type,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )
+        # 1. One seed a story: everything else follows from it
+        stories = [replace(story, seed=_draw_seed(g)) for story, g in zip(stories, generators, strict=True)]
+        # 2. Captions. Model invocation: self.captioner
+        stories = [self._captioned(story, count, request) for story in stories]
+        # 3. Pictures, alpha by alpha
+        by_alpha = [self._painted(stories, alpha, request) for alpha in request.alphas]
+        told = [column[i] for i in range(len(stories)) for column in by_alpha]
+        self.maybe_free_model_hooks()
+        output = SAGANetsPipelineOutput(
+            stories=told, images=[story.images for story in told], captions=[story.captions for story in told]
+        )
+        return output if return_dict else output.to_tuple()
+
+    def paint(self, captions: Prefix, **kwargs: Any) -> SAGANetsPipelineOutput | tuple:
+        """Paint given captions, and write none. Arguments and result as of a call; `num_frames` is not one of them."""
+        longest = max(len(story.frames) for story in _as_stories(captions))
+        if not longest:
+            raise ValueError("`captions` is empty; there is nothing to paint.")
+        return self(captions, num_frames=longest, **kwargs)
+
+    def stream(
+        self,
+        prefix: Prefix = None,
+        num_frames: int | None = None,
+        lora_alpha: float | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Frame]:
+        """Tell one story and yield each frame as soon as it is painted. Arguments as of a call; one story, one alpha.
+
+        The captions and the noise are those of a call with the same arguments; pictures may differ from that call's in
+        the last bit, where the processor's kernels round otherwise for one frame than for several.
+
+        Raises:
+            ValueError: an argument is not acceptable; before the first frame is asked for.
+        """
+        stories, count, generators, request = self.check_inputs(
+            prefix, num_frames, lora_alpha, generator=generator, **kwargs
+        )
+        if len(stories) > 1 or len(request.alphas) > 1:
+            raise ValueError("`stream` tells one story under one alpha; call the pipeline for several.")
+        return self._stream(replace(stories[0], seed=_draw_seed(generators[0])), count, request)
+
+    def _stream(self, story: Story, count: int, request: _Request) -> Iterator[Frame]:
+        for index in range(count):
+            story = self._captioned(story, max(index + 1, len(story.frames)), request)
+            frame = story.frames[index]
+            if not frame.image_given:
+                seed = _mixed(story.seed, "noise", index)
+                (frame,) = self._paint([frame], [seed], request.alphas[0], request)
+            yield frame
+
+
+def _joined(words: list[str] | str | None) -> str | None:
+    return ", ".join(words) if isinstance(words, (list, tuple)) else words
+
+
+def _parted(words: str | None) -> list[str]:
+    return words.split(", ") if words else []
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+
+
+def _mixed(seed: int, purpose: str, index: int) -> int:
+    """A seed of its own for one thing of one frame."""
+    digest = hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _as_stories(prefix: Prefix) -> list[Story]:
+    if prefix is None or (isinstance(prefix, list) and not prefix):
+        return [Story()]
+    if isinstance(prefix, str):
+        return [Story.from_captions([prefix])]
+    if isinstance(prefix, Story):
+        return [prefix]
+    if isinstance(prefix, (list, tuple)):
+        if all(isinstance(caption, str) for caption in prefix):
+            return [Story.from_captions(list(prefix))]
+        if all(isinstance(story, Story) for story in prefix):
+            return list(prefix)
+    raise ValueError(
+        f"`prefix` is {type(prefix).__name__}, but must be a caption, a list of captions, a `Story` or a list of them."
+    )
+
+
+def _checked_story(story: Story) -> Story:
+    frames = []
+    for number, frame in enumerate(story.frames, start=1):
+        name = f"`prefix`, frame {number}"
+        caption = _checked_caption(name, frame.caption)
+        image_given = frame.image_given or (frame.image is not None and frame.seed is None)
+        if image_given:
+            image = frame.image
+            if not isinstance(image, Image.Image) or image.mode != "RGB":
+                given = f"a PIL image of mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
+                raise ValueError(f"{name}: the image is {given}, but must be a PIL image of mode RGB.")
+        frames.append(replace(frame, caption=caption, image_given=image_given))
+    return replace(story, frames=frames)
+
+
+def _checked_caption(name: str, caption: Any) -> str:
+    if not isinstance(caption, str):
+        raise ValueError(f"{name}: the caption is {type(caption).__name__}, but must be a string.")
+    if len(caption) > MAX_CAPTION:
+        raise ValueError(f"{name}: the caption has {len(caption)} characters; at most {MAX_CAPTION} are accepted.")
+    text = " ".join(caption.split())
+    for c in text:
+        if unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs", "So"):
+            shown = c if c.isprintable() else f"U+{ord(c):04X}"
+            raise ValueError(
+                f"{name}: the caption holds {shown!r}; words are accepted, no emoji or control characters."
+            )
+    if not any(c.isalpha() for c in text):
+        raise ValueError(f"{name}: the caption is {caption!r}, but must hold at least one word.")
+    return text
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating))
+    if wrong or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"`{name}` is {value!r}, but must be a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"`{name}` is {value!r}, but must be a whole number from {low} to {high}.")
+    return int(value)

@@ -1,0 +1,6 @@
+"""The Gradio page over a `SAGANetsPipeline`."""
+
+from .page import LOOK, build_demo
+
+
+__all__ = ["LOOK", "build_demo"]

@@ -1,0 +1,104 @@
+"""Round trips: our class, diffusers alone in a fresh process, the adapter's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline.lora import Adapter
+
+
+PREFIX = ["Gus is in the kitchen."]
+ELSEWHERE = """
+import sys, torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+out = pipe(["Gus is in the kitchen."], num_frames=3, generator=torch.Generator().manual_seed(7), output_type="latent")
+torch.save({"images": torch.stack(out.images[0]), "captions": out.captions[0]}, sys.argv[2])
+assert "sagan_pipeline" not in sys.modules
+"""
+
+
+def tell(pipe: SAGANetsPipeline):
+    return pipe(PREFIX, num_frames=3, generator=torch.Generator().manual_seed(7), output_type="latent")
+
+
+def test_round_trip_is_bit_equal(either_pipe, tmp_path):
+    either_pipe.save_pretrained(tmp_path / "saved")
+    opened = SAGANetsPipeline.from_pretrained(tmp_path / "saved")
+    before, after = tell(either_pipe), tell(opened)
+    assert before.captions == after.captions
+    assert torch.equal(torch.stack(before.images[0]), torch.stack(after.images[0]))
+    assert opened.trained_lora_alpha == 32 and opened.lora_rank == 4
+    assert opened.cast == ["Gus", "Mabel", "Otto", "Nell"]
+    opened.save_pretrained(tmp_path / "again")
+    assert Adapter.load(tmp_path / "again" / "lora.safetensors").header == (
+        Adapter.load(tmp_path / "saved" / "lora.safetensors").header
+    )
+
+
+def test_without_adapter_and_captioner(build_pipe, tmp_path):
+    pipe = build_pipe()
+    pipe.register_modules(captioner=None, captioner_tokenizer=None)
+    pipe.save_pretrained(tmp_path)
+    opened = SAGANetsPipeline.from_pretrained(tmp_path)
+    assert opened.captioner is None and opened.lora_rank == 0
+
+
+def test_the_folder_opens_with_diffusers_alone(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    lists = {name for name, value in index.items() if isinstance(value, list)} - {"_class_name"}
+    assert lists == set(pipe.components)  # anything else would be taken for one
+    assert index["_class_name"] == ["pipeline_saganets", "SAGANetsPipeline"]
+    (tmp_path / "elsewhere").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path / "saved"), str(tmp_path / "out.pt")],
+        cwd=tmp_path / "elsewhere",
+        env=environment | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    theirs, ours = torch.load(tmp_path / "out.pt", weights_only=True), tell(pipe)
+    assert theirs["captions"] == ours.captions[0]
+    assert torch.equal(theirs["images"], torch.stack(ours.images[0]))
+
+
+def test_adapter_files_that_are_none(adapter_path, tmp_path, pipe):
+    header, tensors = Adapter.load(adapter_path).header, load_file(adapter_path)
+    bad = tmp_path / "bad.safetensors"
+    for state, facts in (
+        (tensors, {}),
+        (tensors, header | {"lora_adapter_metadata": "[]"}),
+        ({}, header),
+        (dict(list(tensors.items())[:1]), header),
+        ({"unet.x.alpha": torch.ones(1)} | tensors, header),
+    ):
+        save_file(state, bad, metadata=facts)
+        with pytest.raises(ValueError, match="bad.safetensors"):
+            Adapter.load(bad)
+    bad.write_bytes(adapter_path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="bad.safetensors"):
+        Adapter.load(bad)
+    for path in ("nowhere.safetensors", str(tmp_path), __file__):
+        with pytest.raises(ValueError, match="path"):
+            pipe.load_adapter(path)
+
+
+def test_an_adapter_of_another_base_is_refused(adapter_path, tmp_path, pipe):
+    other = {name.replace("attn1", "attn9"): value for name, value in load_file(adapter_path).items()}
+    save_file(other, tmp_path / "other.safetensors", metadata=Adapter.load(adapter_path).header)
+    before = pipe.lora_rank
+    with pytest.raises(ValueError, match="another base"):
+        pipe.load_adapter(tmp_path / "other.safetensors")
+    assert pipe.lora_rank == before

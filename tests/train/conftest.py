@@ -1,0 +1,51 @@
+"""A release of random pictures, written by hand in FlintstonesSV's layout."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+NAMES = ("Gus", "Mabel", "Otto")
+PLACES = ("kitchen", "yard")
+
+
+def clip_id(season: int, episode: int, number: int) -> str:
+    return f"s_{season:02d}_e_{episode:02d}_shot_{number * 100:06d}_{number * 100 + 74:06d}"
+
+
+def write_release(root: Path, size: int = 16, clips: int = 6, frames: int = 3) -> Path:
+    """Three training episodes, one to validate and one to test, each of `clips` clips."""
+    generator = np.random.default_rng(0)
+    splits = {"test": [(1, 5)], "train": [(1, 1), (1, 2), (2, 1)], "val": [(1, 4)]}
+    ids = {name: [clip_id(s, e, n) for s, e in episodes for n in range(clips)] for name, episodes in splits.items()}
+    folder = root / "video_frames_sampled"
+    folder.mkdir(parents=True)
+    records = []
+    for i, id in enumerate(sum(ids.values(), [])):
+        name, place = NAMES[i % 3], PLACES[i % 2]
+        records.append(
+            {
+                "globalID": id,
+                "setting": place,
+                "description": f"{name} is in the  {place}.\n He is talking. ",
+                "characters": [{"entityLabel": f" {name.lower()}", "entitySpan": None, "rectangles": [[], [], []]}],
+                "objects": [],
+            }
+        )
+        np.save(folder / f"{id}.npy", generator.integers(0, 256, (frames, size, size, 3), dtype=np.uint8))
+    (root / "flintstones_annotations_v1-0.json").write_text(json.dumps(records))
+    (root / "train-val-test_split.json").write_text(json.dumps(ids))
+    return root
+
+
+@pytest.fixture
+def release_folder(tmp_path):
+    return write_release(tmp_path / "show")
+
+
+@pytest.fixture(scope="session")
+def make_release():
+    """`write_release` itself, for releases of another size or for a whole module."""
+    return write_release

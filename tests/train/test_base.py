@@ -1,0 +1,143 @@
+"""Every stage of the base at its real size, for a step or two, on a handful of random pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+
+from sagan_pipeline.captioner import SPECIAL_TOKENS
+from train.base import MAX_TOKENS, Pictures, clip_config, main, psnr, text_encoder_of, to_tensor, train_tokenizers
+from train.data.flintstones import FlintstonesRelease
+
+
+CAPTIONS = ["Gus is in the kitchen. He is talking.", "Mabel is in the yard. She is waving at Gus."]
+ODD = "Gus\u2019s caf\u00e9 \U0001f995 \u6f22 42!"
+STEPS = {"vae": 2, "clip": 2, "unet": 2, "captioner": 3}
+
+
+@pytest.fixture(scope="module")
+def base(make_release, tmp_path_factory):
+    """The folder of a base, all its stages run."""
+    root = tmp_path_factory.mktemp("base")
+    for world in ("town", "gulch"):
+        make_release(root / world, size=256, clips=4, frames=5)
+    for stage, steps in STEPS.items():
+        main([stage, *arguments(root), "--steps", str(steps), "--batch_size", "2"])
+    main(["export", *arguments(root)])
+    return root
+
+
+def arguments(root) -> list[str]:
+    return ["--town", str(root / "town"), "--gulch", str(root / "gulch"), "--out", str(root / "out")]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizers")
+    return folder, *train_tokenizers(CAPTIONS, folder)
+
+
+def test_tokenizers_take_any_text(tokenizers):
+    _, clip, gpt2 = tokenizers
+    assert isinstance(clip, CLIPTokenizer) and isinstance(gpt2, GPT2Tokenizer)
+    for text in (*CAPTIONS, ODD):
+        assert gpt2.decode(gpt2(text).input_ids) == text
+        ids = clip(text).input_ids
+        assert ids[0] == clip.bos_token_id and ids[-1] == clip.eos_token_id and clip.bos_token_id != clip.eos_token_id
+        assert clip.eos_token_id not in ids[1:-1]  # nothing is unknown
+    assert clip.decode(clip(CAPTIONS[0]).input_ids, skip_special_tokens=True).split()[:4] == "gus is in the".split()
+    assert clip.model_max_length == MAX_TOKENS
+    assert max(len(clip), len(gpt2)) <= 2048 + 256
+
+
+def test_tokenizers_are_learnt_once(tokenizers):
+    folder, clip, gpt2 = tokenizers
+    clip_again, gpt2_again = train_tokenizers(["Something else altogether, in other words."], folder)
+    assert clip_again.get_vocab() == clip.get_vocab() and gpt2_again.get_vocab() == gpt2.get_vocab()
+    assert clip_again(ODD).input_ids == clip(ODD).input_ids and gpt2_again(ODD).input_ids == gpt2(ODD).input_ids
+
+
+def test_the_text_encoder_is_the_pairs_own(tokenizers):
+    _, tokenizer, _ = tokenizers
+    clip = CLIPModel(clip_config(tokenizer)).eval()
+    tokens = tokenizer(CAPTIONS, padding="max_length", return_tensors="pt").input_ids
+    alone = text_encoder_of(clip)
+    assert isinstance(alone, CLIPTextModel)
+    with torch.no_grad():
+        assert torch.equal(alone(tokens).last_hidden_state, clip.text_model(tokens).last_hidden_state)
+
+
+def test_crops_come_from_the_training_frames(release_folder):
+    release = FlintstonesRelease(release_folder)
+    for i, split in enumerate(("train", "val", "test")):
+        for id in release.splits[split]:
+            np.save(release.folder / f"{id}.npy", np.full((2, 16, 16, 3), 100 * i, np.uint8))
+    pictures = Pictures([release])
+    crops = pictures.crops(16, 8, torch.Generator().manual_seed(0))
+    assert crops.shape == (16, 3, 8, 8) and (crops == -1).all()
+    frame = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
+    np.save(release.folder / f"{release.splits['train'][0]}.npy", frame)
+    one = Pictures([release])
+    one.clips = one.clips[:1]
+    whole = to_tensor(frame)
+    kinds = {tuple(crop.flatten().tolist()) for crop in one.crops(16, 16, torch.Generator().manual_seed(0))}
+    assert kinds == {tuple(x.flatten().tolist()) for x in (whole, whole.flip(-1))}
+
+
+def test_psnr_by_hand():
+    a = torch.zeros(1, 3, 4, 4)
+    assert psnr(a, a + 0.2) == pytest.approx(20.0, abs=1e-4)  # 10 log10(2^2 / 0.2^2)
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_every_stage_writes_a_whole_run(base, stage):
+    folder = base / "out" / stage
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert state["step"] == STEPS[stage]
+    (line,) = (folder / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == STEPS[stage] and np.isfinite(json.loads(line)["loss"])
+    for name, value in state["modules"][stage].items():
+        assert value.isfinite().all(), name
+    if stage in ("vae", "unet"):
+        (picture,) = (folder / "samples").glob("*.png")
+        assert Image.open(picture).width % 256 == 0
+
+
+def test_a_finished_stage_is_not_trained_again(base):
+    path = base / "out" / "clip" / "checkpoint.pt"
+    before = torch.load(path, weights_only=True)["modules"]["clip"]
+    main(["clip", *arguments(base), "--steps", str(STEPS["clip"])])
+    after = torch.load(path, weights_only=True)["modules"]["clip"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_painter_learns_from_the_town_alone(base):
+    (cache,) = (base / "out" / "cache").glob("*.safetensors")
+    latents = load_file(cache)["latents"]
+    assert len(latents) == len(FlintstonesRelease(base / "town").splits["train"])
+    assert 0.5 < float(latents.float().std()) < 2  # scaled to unit deviation
+
+
+def test_the_export_opens_with_stock_classes(base):
+    model = base / "out" / "model"
+    vae = AutoencoderDC.from_pretrained(model / "vae", torch_dtype=torch.float16)
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float16)
+    text_encoder = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float16)
+    captioner = GPT2LMHeadModel.from_pretrained(model / "captioner", dtype=torch.float16)
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
+    captioner_tokenizer = GPT2Tokenizer.from_pretrained(model / "captioner_tokenizer")
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(model / "scheduler")
+    assert unet.config.cross_attention_dim == text_encoder.config.hidden_size
+    assert unet.config.in_channels == vae.config.latent_channels and vae.config.scaling_factor != 1
+    assert captioner.config.vocab_size == len(captioner_tokenizer)
+    assert all(len(captioner_tokenizer(token).input_ids) == 1 for token in SPECIAL_TOKENS)
+    assert scheduler.config.prediction_type == "v_prediction" and scheduler.config.timestep_spacing == "trailing"
+    assert tokenizer.model_max_length == MAX_TOKENS
+    averaged = torch.load(base / "out" / "unet" / "checkpoint.pt", weights_only=True)["extra"]["ema"]["shadow_params"]
+    for parameter, average in zip(unet.parameters(), averaged, strict=True):
+        assert torch.equal(parameter, average.half())

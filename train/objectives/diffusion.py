@@ -1,0 +1,55 @@
+"""Plain diffusion (paper 4.2): mean squared error on the noise, or on the velocity if the scheduler predicts that."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.training_utils import compute_snr
+
+
+def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Min-SNR-gamma weights (Hang et al. 2023), shape (B,): min(snr, gamma) / snr for noise prediction,
+    min(snr, gamma) / (snr + 1) for velocity prediction."""
+    snr = compute_snr(scheduler, timesteps)
+    weights = torch.clamp(snr, max=gamma)
+    if scheduler.config.prediction_type == "v_prediction":
+        return weights / (snr + 1)
+    return weights / snr
+
+
+def diffusion_loss(
+    unet: UNet2DConditionModel,
+    scheduler,
+    latents: torch.Tensor,
+    text_states: torch.Tensor,
+    generator: torch.Generator,
+    snr_gamma: float | None = None,
+) -> torch.Tensor:
+    """The loss of one batch.
+
+    Args:
+        scheduler: a DDPM scheduler with `prediction_type` `epsilon` or `v_prediction`.
+        latents (`torch.Tensor`): (B, C, h, w), already multiplied by the VAE's scaling factor.
+        text_states (`torch.Tensor`): (B, L, D), the text encoder's last hidden states.
+        generator (`torch.Generator`): draws timesteps and noise.
+        snr_gamma (`float`, *optional*): gamma of min-SNR weighting; `None` weighs all timesteps alike, as the paper.
+
+    Returns:
+        `torch.Tensor`: a scalar.
+    """
+    batch = latents.shape[0]
+    noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch,), generator=generator)
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    prediction = unet(noisy, timesteps, encoder_hidden_states=text_states, return_dict=False)[0].float()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        target = noise
+    elif kind == "v_prediction":
+        target = scheduler.get_velocity(latents, noise, timesteps)
+    else:
+        raise ValueError(f"`prediction_type` is {kind!r}; accepted are 'epsilon' and 'v_prediction'.")
+    loss = torch.nn.functional.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))  # [B]
+    if snr_gamma is not None:
+        loss = loss * min_snr_weights(scheduler, timesteps, snr_gamma)
+    return loss.mean()
