@@ -44,13 +44,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     set_environment(args.model)
 
+    import torch
+
     from sagan_pipeline import SAGANetsPipeline
     from studio import LOOK, build_demo
 
     if args.model == EMBEDDED:
         pipe = SAGANetsPipeline.from_embedded()
     else:
-        pipe = SAGANetsPipeline.from_pretrained(args.model)
+        pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
     if args.lora is not None:
         pipe.load_adapter(args.lora)
     demo = build_demo(pipe)

@@ -106,14 +106,29 @@ def next_captions(
 
 
 @torch.no_grad()
+def draft_caption(
+    captioner: GPT2LMHeadModel,
+    tokenizer: GPT2Tokenizer,
+    prefix: list[str],
+    generator: torch.Generator,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> tuple[str, bool]:
+    """One sample as the captioner writes it, and whether it ended by itself and as a sentence: what `next_captions`
+    chooses from. Arguments as there."""
+    ids = serialize_prefix(prefix, tokenizer, captioner.config.n_positions - max_new_tokens)
+    text, ended = _sample(captioner, tokenizer, ids, generator, temperature, top_p, max_new_tokens)
+    return text, ended and is_finished(text)
+
+
+@torch.no_grad()
 def _next(captioner, tokenizer, prefix, generator, temperature, top_p, max_new_tokens) -> str:
-    room = captioner.config.n_positions - max_new_tokens
-    ids = serialize_prefix(prefix, tokenizer, room)
     before = {caption.strip() for caption in prefix[-2:]}  # a story does not stand still
     unfinished = []
     for _ in range(ATTEMPTS):
-        text, ended = _sample(captioner, tokenizer, ids, generator, temperature, top_p, max_new_tokens)
-        if ended and is_finished(text) and text not in before:
+        text, ended = draft_caption(captioner, tokenizer, prefix, generator, temperature, top_p, max_new_tokens)
+        if ended and text not in before:
             return text
         unfinished.append(text)
     for text in unfinished:  # what was written, up to its last whole sentence

@@ -122,6 +122,7 @@ class AdaptedUNets:
 
     def __init__(self, adapter: Adapter):
         self.adapter = adapter
+        self._base: UNet2DConditionModel | None = None
         self._kept: OrderedDict[tuple, UNet2DConditionModel] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -131,8 +132,11 @@ class AdaptedUNets:
             return unet
         if getattr(unet, "peft_config", None):
             return adapted(unet, self.adapter, alpha)  # other adapters' weights may change at any time: keep nothing
-        key = (id(unet), str(unet.device), unet.dtype, alpha)
+        key = (str(unet.device), unet.dtype, alpha)
         with self._lock:
+            if unet is not self._base:
+                self._base = unet
+                self._kept.clear()
             if key not in self._kept:
                 self._kept[key] = adapted(unet, self.adapter, alpha)
                 while len(self._kept) > KEPT_COPIES:

@@ -25,10 +25,14 @@ OPENINGS = [
     "Mr Flagg is in his office. He is angry.",
 ]
 
-# galleries that show whole captions under their pictures, and all their rows
+# galleries that show whole captions under their pictures, and all their rows; marks under the slider of alpha
 CSS = """
 .gradio-container { max-width: 1280px !important; margin-inline: auto !important; }
-.strip .grid-wrap { max-height: none !important; height: auto !important; overflow: visible !important; }
+.strip .grid-wrap {
+  max-height: none !important; height: auto !important; overflow: visible !important; padding-top: 36px !important;
+}
+.strip [data-testid="status-tracker"]:has(.error) { display: none !important; }
+.strip .gallery-item { height: 100%; }
 .strip .grid-container {
   grid-template-columns: repeat(2, minmax(0, 1fr)) !important;
   grid-auto-rows: auto !important;
@@ -36,7 +40,7 @@ CSS = """
 }
 #comparison .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
 .strip .thumbnail-lg {
-  aspect-ratio: auto !important; height: auto !important; display: flex !important; flex-direction: column;
+  aspect-ratio: auto !important; height: 100% !important; display: flex !important; flex-direction: column;
   align-items: stretch; align-self: stretch; background: var(--background-fill-secondary);
 }
 .strip .thumbnail-lg img { aspect-ratio: 1; width: 100%; height: auto; }
@@ -47,6 +51,15 @@ CSS = """
 }
 #warning { border-left: 4px solid var(--color-accent); padding-left: 10px; }
 #dice { align-self: flex-end; }
+#alpha .slider_input_container { position: relative; gap: 8px; padding-bottom: 22px; }
+#alpha .min_value, #alpha .max_value { width: 24px; margin: 0; text-align: center; }
+#alpha .slider_input_container::before, #alpha .slider_input_container::after {
+  position: absolute; bottom: 0; transform: translateX(-50%); padding-top: 6px; font-size: 12px; line-height: 14px;
+  color: var(--body-text-color-subdued);
+  background: linear-gradient(currentColor, currentColor) top center / 1px 5px no-repeat;
+}
+#alpha .slider_input_container::before { content: "10"; left: calc(40px + (100% - 80px) * 10 / 64); }
+#alpha .slider_input_container::after { content: "32"; left: calc(40px + (100% - 80px) * 32 / 64); }
 @media (max-width: 640px) {
   .strip .grid-container { grid-template-columns: minmax(0, 1fr) !important; }
   #comparison .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
@@ -63,7 +76,7 @@ LOOK: dict[str, Any] = {
 def build_demo(pipe: SAGANetsPipeline) -> gr.Blocks:
     """The page over `pipe`. Launch it with `**LOOK`, since Gradio 6 takes theme and style there."""
     teller = Teller(pipe)
-    vocabulary = pipe.config.get("vocabulary")
+    vocabulary = pipe.vocabulary
     trained_alpha = pipe.trained_lora_alpha
     first_alpha = pipe.config.default_lora_alpha
     first_alpha = trained_alpha if first_alpha is None else first_alpha
@@ -88,8 +101,8 @@ def build_demo(pipe: SAGANetsPipeline) -> gr.Blocks:
                 )
                 warning = gr.Markdown(visible=False, elem_id="warning")
                 with gr.Row():
-                    tell = gr.Button("Tell", variant="primary", min_width=120, elem_id="tell")
-                    stop = gr.Button("Stop", variant="stop", min_width=120, elem_id="stop")
+                    tell = gr.Button("Tell the story", variant="primary", min_width=120, elem_id="tell")
+                    stop = gr.Button("Stop", min_width=120, elem_id="stop")
                 if openings:
                     gr.Examples(openings, inputs=opening, label="Openings to try", elem_id="openings")
                 alpha = gr.Slider(
@@ -174,8 +187,8 @@ def _strip(label: str, elem_id: str, visible: bool = True) -> gr.Gallery:
 def _what_it_knows(pipe: SAGANetsPipeline) -> str:
     """Markdown naming the characters and the places of the model, "" when it names none."""
     lines = []
-    if cast := pipe.config.get("cast"):
-        lines.append(f"**Characters this model knows:** {listed(list(cast))}.")
-    if places := pipe.config.get("places"):
-        lines.append(f"**Places:** {listed(list(places))}.")
+    if cast := pipe.cast:
+        lines.append(f"**Characters this model knows:** {listed(cast)}.")
+    if places := pipe.places:
+        lines.append(f"**Places:** {listed(places)}.")
     return "\n\n".join(lines)

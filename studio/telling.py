@@ -36,7 +36,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise gr.Error(str(error), title="This story cannot be painted") from error
+        raise gr.Error(str(error), title="This story cannot be painted", print_exception=False) from error
 
 
 class Teller:
@@ -91,7 +91,9 @@ class Teller:
     def compare(self, told: Told | None, alphas: tuple[float, ...]) -> tuple[dict, str | dict]:
         """The story on the page under each of `alphas`, side by side."""
         if not told:
-            raise gr.Error("Tell a story first, then compare it.", title="There is no story yet")
+            raise gr.Error(
+                "Tell a story first, then compare it.", title="There is no story yet", print_exception=False
+            )
         start = time.perf_counter()
         columns = [self._painted(told, alpha) for alpha in alphas]
         side_by_side = [

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,12 +117,12 @@ def train_tokenizers(captions: list[str], out: Path) -> tuple[CLIPTokenizer, GPT
                 vocab_size=2048,
                 special_tokens=specials,
                 end_of_word_suffix="</w>",
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
             ),
         )
         vocab, merges = vocabulary(bpe)
-        for letter in pre_tokenizers.ByteLevel.alphabet():  # any word of any script has tokens
+        for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):  # any word of any script has tokens
             vocab.setdefault(letter + "</w>", len(vocab))
         CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(clip_folder)
     if not (gpt2_folder / "tokenizer_config.json").exists():
@@ -132,7 +133,7 @@ def train_tokenizers(captions: list[str], out: Path) -> tuple[CLIPTokenizer, GPT
             trainers.BpeTrainer(
                 vocab_size=2048,
                 special_tokens=["<|endoftext|>"],
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
             ),
         )
@@ -228,17 +229,31 @@ def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintst
     run.train(loss_of_step, sample, description="autoencoder", max_seconds=args.max_seconds)
 
 
+def outdated(folder: Path, checkpoint: Path) -> bool:
+    """Whether `folder` does not hold what `checkpoint` does."""
+    return not folder.exists() or folder.stat().st_mtime < checkpoint.stat().st_mtime
+
+
+def save_whole(model: torch.nn.Module, folder: Path) -> None:
+    """`save_pretrained`, written aside and renamed, so that a kill leaves no half folder."""
+    aside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
 def load_vae(args: argparse.Namespace, releases: list[FlintstonesRelease]) -> AutoencoderDC:
     """The trained autoencoder with its `scaling_factor` (1 / deviation of the latents), written once as a folder."""
     folder = args.out / "vae" / "model"
-    if not folder.exists():
+    if outdated(folder, args.out / "vae" / "checkpoint.pt"):
         vae = AutoencoderDC(**VAE_CONFIG)
         vae.load_state_dict(torch.load(args.out / "vae" / "checkpoint.pt", weights_only=True)["modules"]["vae"])
         generator = torch.Generator().manual_seed(args.seed)
         with torch.no_grad():
             z = vae.encode(Pictures(releases).crops(64, 256, generator)).latent
         vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
-        vae.save_pretrained(folder)
+        save_whole(vae, folder)
     return AutoencoderDC.from_pretrained(folder).eval().requires_grad_(False)
 
 
@@ -291,10 +306,10 @@ def train_clip(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
 def load_clip(args: argparse.Namespace) -> CLIPModel:
     """The trained pair, written once as a folder."""
     folder = args.out / "clip" / "model"
-    if not folder.exists():
+    if outdated(folder, args.out / "clip" / "checkpoint.pt"):
         clip = CLIPModel(clip_config(CLIPTokenizer.from_pretrained(args.out / "tokenizer")))
         clip.load_state_dict(torch.load(args.out / "clip" / "checkpoint.pt", weights_only=True)["modules"]["clip"])
-        clip.save_pretrained(folder)
+        save_whole(clip, folder)
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
 
@@ -370,6 +385,7 @@ def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: F
     stories = StoryCaptions(town, "train")
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(args.seed * 1_000_003 + step)  # dropout draws from the global RNG: same after a resume
         with torch.autocast("cpu", torch.bfloat16):
             return {"loss": captioner_loss(captioner, tokenizer, stories.examples(32, generator))}
 

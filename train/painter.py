@@ -49,8 +49,14 @@ class LatentCache:
     def build(
         cls, vae, release: FlintstonesRelease, ids: list[str], folder: Path, frames: tuple[int, ...] = (1, 3)
     ) -> LatentCache:
-        """Open the cache of these clips under this autoencoder, or compute it (a few minutes) and write it."""
-        key = hashlib.sha256("\n".join([weights_hash(vae), str(frames), *ids]).encode()).hexdigest()[:16]
+        """Open the cache of these clips under this encoder, or compute it (a few minutes) and write it."""
+        made_of = [
+            weights_hash(vae.encoder),
+            str(vae.config.scaling_factor),
+            str(frames),
+            *map(release.fingerprint, ids),
+        ]
+        key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
         path = folder / f"latents-{key}.safetensors"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)

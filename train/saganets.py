@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -204,7 +205,9 @@ def save_adapter(args: argparse.Namespace, unet: UNet2DConditionModel, config: L
         **{name: version(name) for name in ("torch", "diffusers", "peft")},
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file(state, args.out / f"{args.name}.safetensors", metadata=adapter_header(config, facts))
+    aside = args.out / f"{args.name}.tmp"
+    save_file(state, aside, metadata=adapter_header(config, facts))
+    os.replace(aside, args.out / f"{args.name}.safetensors")
 
 
 if __name__ == "__main__":

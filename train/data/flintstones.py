@@ -232,6 +232,11 @@ class FlintstonesRelease:
             raise ValueError(f"{path} has the type {frames.dtype}, but frames are uint8 (or floating, 0 to 255).")
         return frames
 
+    def fingerprint(self, id: str) -> str:
+        """Changes when the frames of a clip are written anew; what is computed from frames is kept under it."""
+        facts = (self.folder / f"{check_id(id)}.npy").stat()
+        return f"{id} {facts.st_size} {facts.st_mtime_ns}"
+
     def labels(self, id: str, classes: Iterable[str] | None = None) -> np.ndarray:
         """Who of `classes` (default: `cast`) the annotation names: uint8 (len(classes),) of 0 and 1.
 

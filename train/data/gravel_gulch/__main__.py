@@ -17,7 +17,7 @@ SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE, CAPTION_HEIGHT = 6, 6, 256, 64
 
 
 def contact_sheet(world: str, seed: int) -> Image.Image:
-    """36 clips of one episode's world with their captions, to look at."""
+    """36 clips of six episodes with their captions, to look at."""
     count = SHEET_COLUMNS * SHEET_ROWS
     clips = [clip for number in range(6) for clip in episode(world, seed * 100_000 + number, count // 6)]
     cell = SHEET_SIDE + CAPTION_HEIGHT

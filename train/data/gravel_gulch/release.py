@@ -67,7 +67,7 @@ def record_of(id: str, clip: Clip, rng: random.Random) -> dict[str, object]:
                 "rectangles": [boxes[k][i] for k in range(len(KEY_FRAMES))],
             }
         )
-    characters.sort(key=lambda c: -(c["rectangles"][1][2] - c["rectangles"][1][0]) * c["rectangles"][1][3])
+    characters.sort(key=lambda c: -_area(c["rectangles"][1]))
     for i, character in enumerate(characters):
         character["globalID"] = f"{id}_char_{i}"
     props = [(actor.holding, i) for i, actor in enumerate(clip.actors) if actor.holding]
@@ -106,6 +106,11 @@ def record_of(id: str, clip: Clip, rng: random.Random) -> dict[str, object]:
             "pos_tags": [],
         },
     }
+
+
+def _area(box: list[int]) -> int:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
 
 
 def split_of(number: int, episodes: int) -> str:
