@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan_pipeline import SAGANetsPipeline
-from sagan_pipeline.captioner import next_captions
+from sagan_pipeline.captioner import draft_caption, next_captions
 from train.captioner import MAX_PREFIX, Example, StoryCaptions
 from train.data.flintstones import FlintstonesRelease
 from train.metrics.captions import distinct, is_complete, keeps_a_character, share
@@ -169,16 +169,21 @@ def evaluate_captions(
     drawn = torch.randint(len(stories.stories), (count,), generator=torch.Generator().manual_seed(seed)).tolist()
     examples = [stories.example(story, i % (MAX_PREFIX + 1)) for i, story in enumerate(drawn)]
     sampled: list[str] = []
+    drafts: list[bool] = []
     with tqdm(total=count, desc="captions") as bar:
         for first in range(0, count, 32):
             chunk = examples[first : first + 32]
             generators = [torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(len(chunk))]
             prefixes = [e.captions for e in chunk]
             sampled += next_captions(pipe.captioner, pipe.captioner_tokenizer, prefixes, generators)
+            for i, prefix in enumerate(prefixes):  # before anything was sampled again or cut
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + first + i)
+                drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator)[1])
             bar.update(len(chunk))
     return {
         "split": split,
         "count": count,
+        "drafts_that_end_by_themselves": share(drafts)[0],
         "sampled": caption_figures(examples, sampled, release.cast),
         "real": caption_figures(examples, [e.target for e in examples], release.cast),
         "incomplete": [caption for caption in sampled if not is_complete(caption)],
@@ -263,6 +268,11 @@ def as_markdown(name: str, report: dict) -> str:
             "distinct_2": "distinct-2",
         }.items():
             lines.append(f"| {words} | {percent(captions['sampled'][figure])} | {percent(captions['real'][figure])} |")
+        lines += [
+            "",
+            f"Of the first drafts {percent(captions['drafts_that_end_by_themselves'])} end by themselves and as a "
+            "sentence; where one does not, the captioner samples again.",
+        ]
     return "\n".join(lines) + "\n"
 
 
