@@ -196,7 +196,7 @@ def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintst
     vae = AutoencoderDC(**VAE_CONFIG).to(memory_format=torch.channels_last)  # 1.3 times faster on a CPU
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 40000, generator, sample_steps=1500)
+    run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 4300, generator, sample_steps=1500)
     pictures = Pictures([town, gulch])
     held_out = [release.frames(id)[2] for release in (gulch, town) for id in release.splits["test"][:40:10]]
     held_out = to_tensor(np.stack(held_out))
@@ -266,7 +266,7 @@ def train_clip(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     clip = CLIPModel(clip_config(tokenizer))
     optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "clip", {"clip": clip}, optimizer, args.steps or 3000, generator, sample_steps=500)
+    run = Run(args.out / "clip", {"clip": clip}, optimizer, args.steps or 550, generator, sample_steps=500)
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     tokens = tokens[:, : int((tokens != tokenizer.pad_token_id).sum(dim=1).max()) + 1]
     batch = 128
@@ -336,7 +336,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     generator = torch.Generator().manual_seed(args.seed)
     noise_scheduler = DDPMScheduler(**NOISE_CONFIG)
     folder = args.out / "unet"
-    run = Run(folder, {"unet": unet}, optimizer, args.steps or 9000, generator, extra_state={"ema": ema})
+    run = Run(folder, {"unet": unet}, optimizer, args.steps or 5200, generator, extra_state={"ema": ema})
     captions = [town.clip(id).caption for id in town.splits["test"][:4]] + [
         gulch.clip(id).caption for id in gulch.splits["test"][:4]
     ]
@@ -381,7 +381,7 @@ def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: F
     )
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 1200, generator)
+    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 600, generator)
     stories = StoryCaptions(town, "train")
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
