@@ -89,9 +89,10 @@ def tiny_base(tmp_path_factory):
             )
         )
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=1e-2)
-    for _ in range(40):  # until it ends its sentences
+    examples = [Example([], caption, "") for caption in captions] + [Example(captions[:1], captions[1], "")] * 3
+    for _ in range(60):  # until it ends its sentences, and knows what follows the first caption
         optimizer.zero_grad()
-        captioner_loss(captioner, captioner_tokenizer, [Example([], caption, "") for caption in captions]).backward()
+        captioner_loss(captioner, captioner_tokenizer, examples).backward()
         optimizer.step()
     for name, module in {"vae": vae, "text_encoder": text_encoder, "unet": unet, "captioner": captioner}.items():
         module.half().save_pretrained(folder / name)

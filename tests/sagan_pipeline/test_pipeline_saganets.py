@@ -59,9 +59,9 @@ def test_alpha_is_what_peft_makes_of_the_file(pipe, build_pipe, adapter_path, al
     stock.set_adapters("show", alpha / pipe.trained_lora_alpha)
     theirs = stock.paint(PREFIX, lora_alpha=0, generator=seeded(), output_type="latent")
     ours = pipe.paint(PREFIX, lora_alpha=alpha, generator=seeded(), output_type="latent")
-    assert torch.allclose(tensors(ours), tensors(theirs), atol=1e-3)
+    assert (tensors(ours) - tensors(theirs)).abs().max() < 1e-4
     base = pipe.paint(PREFIX, lora_alpha=0, generator=seeded(), output_type="latent")
-    assert (tensors(ours) - tensors(base)).abs().max() > 0.05  # the adapter does something
+    assert (tensors(ours) - tensors(base)).abs().max() > 0.01  # the adapter does something
 
 
 def test_a_list_of_alphas_is_a_story_each_with_the_same_captions_and_noise(pipe):

@@ -37,7 +37,7 @@ def test_round_trip_is_bit_equal(either_pipe, tmp_path):
     assert before.captions == after.captions
     assert torch.equal(torch.stack(before.images[0]), torch.stack(after.images[0]))
     assert opened.trained_lora_alpha == 32 and opened.lora_rank == 4
-    assert opened.cast == ["Gus", "Mabel", "Otto", "Nell"]
+    assert opened.cast == ["Gus", "Mabel", "Otto"]
     opened.save_pretrained(tmp_path / "again")
     assert Adapter.load(tmp_path / "again" / "lora.safetensors").header == (
         Adapter.load(tmp_path / "saved" / "lora.safetensors").header
