@@ -57,8 +57,8 @@ def record_of(id: str, clip: Clip, rng: random.Random) -> dict[str, object]:
     characters = []
     for i, actor in enumerate(clip.actors):
         label = label_of(actor.look)
-        word = label.split()[-1]
-        span = [lower.index(word), lower.index(word) + 1] if word in lower else None
+        words = label.split() if actor.look.name else [label.split()[-1]]
+        span = [lower.index(words[0]), lower.index(words[0]) + len(words)] if words[0] in lower else None
         characters.append(
             {
                 "entityLabel": label,
