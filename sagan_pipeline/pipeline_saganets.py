@@ -164,8 +164,12 @@ class SAGANetsPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     # Loading and saving
 
     @classmethod
-    def from_embedded(cls, dtype: torch.dtype = torch.float32, **kwargs: Any) -> SAGANetsPipeline:
+    def from_embedded(cls, dtype: torch.dtype | None = None, **kwargs: Any) -> SAGANetsPipeline:
         """The small model that ships with the project, with its adapter: on the CPU, offline, no download.
+
+        Args:
+            dtype (`torch.dtype`, *optional*): of the painter. `None` is bfloat16 on a processor that multiplies it,
+                where it measured a third faster, and float32 on any other. The captioner is float32 always.
 
         Raises:
             ValueError: its files are not where the repository has them.
@@ -174,7 +178,11 @@ class SAGANetsPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folder, adapter = here / "embedded", here.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors"
         if not (folder / "model_index.json").is_file():
             raise ValueError(f"the embedded model is not in {folder}; use a checkout of the whole repository.")
-        pipe = cls.from_pretrained(folder, dtype=dtype, local_files_only=True, **kwargs)
+        if dtype is None:
+            dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+        dtypes = {"default": dtype, "captioner": torch.float32}
+        pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **kwargs)
+        pipe.vae.to(memory_format=torch.channels_last)
         pipe.load_adapter(adapter)
         return pipe
 
@@ -604,6 +612,11 @@ def _joined(words: list[str] | str | None) -> str | None:
 
 def _parted(words: str | None) -> list[str]:
     return words.split(", ") if words else []
+
+
+def _multiplies_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _draw_seed(generator: torch.Generator) -> int:
