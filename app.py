@@ -46,11 +46,11 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from sagan_pipeline import SAGANetsPipeline
+    from sagan_pipeline import SAGANetsPipeline, fastest_dtype
     from studio import LOOK, build_demo
 
     if args.model == EMBEDDED:
-        pipe = SAGANetsPipeline.from_embedded()
+        pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
     else:
         pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
     if args.lora is not None:

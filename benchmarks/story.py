@@ -26,7 +26,7 @@ import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 
 
 CAPTIONS = [
@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--adapter", type=Path, default=ADAPTER, help="LoRA file for the stock side")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
     args = parser.parse_args(argv)
-    figures = measure(SAGANetsPipeline.from_embedded(), args.adapter, args.runs)
+    figures = measure(SAGANetsPipeline.from_embedded(fastest_dtype()), args.adapter, args.runs)
     print(as_text(figures))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

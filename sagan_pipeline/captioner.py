@@ -117,18 +117,18 @@ def draft_caption(
 ) -> tuple[str, bool]:
     """One sample as the captioner writes it, and whether it ended by itself and as a sentence: what `next_captions`
     chooses from. Arguments as there."""
-    ids = serialize_prefix(prefix, tokenizer, captioner.config.n_positions - max_new_tokens)
-    text, ended = _sample(captioner, tokenizer, ids, generator, temperature, top_p, max_new_tokens)
-    return text, ended and is_finished(text)
+    ids, room = _prompt(captioner, tokenizer, prefix, max_new_tokens)
+    return _sample(captioner, tokenizer, ids, generator, temperature, top_p, room)
 
 
 @torch.no_grad()
 def _next(captioner, tokenizer, prefix, generator, temperature, top_p, max_new_tokens) -> str:
     before = {caption.strip() for caption in prefix[-2:]}  # a story does not stand still
+    ids, room = _prompt(captioner, tokenizer, prefix, max_new_tokens)
     unfinished = []
-    for _ in range(ATTEMPTS):
-        text, ended = draft_caption(captioner, tokenizer, prefix, generator, temperature, top_p, max_new_tokens)
-        if ended and text not in before:
+    for _ in range(ATTEMPTS if temperature else 1):  # the likeliest tokens are the same each time
+        text, complete = _sample(captioner, tokenizer, ids, generator, temperature, top_p, room)
+        if complete and text not in before:
             return text
         unfinished.append(text)
     for text in unfinished:  # what was written, up to its last whole sentence
@@ -141,8 +141,15 @@ def _next(captioner, tokenizer, prefix, generator, temperature, top_p, max_new_t
     raise RuntimeError("the captioner writes no words; it may not be trained, or not for this tokenizer")
 
 
+def _prompt(captioner, tokenizer, prefix, max_new_tokens) -> tuple[list[int], int]:
+    """The serialised prefix, and how many tokens may follow: a caption takes half of a small context at most."""
+    positions = captioner.config.n_positions
+    room = min(max_new_tokens, positions // 2)
+    return serialize_prefix(prefix, tokenizer, positions - room), room
+
+
 def _sample(captioner, tokenizer, ids, generator, temperature, top_p, max_new_tokens) -> tuple[str, bool]:
-    """One sampled continuation, and whether it ended by itself."""
+    """One sampled continuation, and whether it ended by itself and as a sentence."""
     forbidden = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
     step, cache, written, ended = torch.tensor([ids], device=captioner.device), None, [], False
     for _ in range(max_new_tokens):
@@ -159,7 +166,8 @@ def _sample(captioner, tokenizer, ids, generator, temperature, top_p, max_new_to
         written.append(token)
         step = torch.tensor([[token]], device=captioner.device)
     text = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return " ".join("".join(c if c.isprintable() and c != "\ufffd" else " " for c in text).split()), ended
+    text = " ".join("".join(c if c.isprintable() and c != "\ufffd" else " " for c in text).split())
+    return text, ended and is_finished(text)
 
 
 def _draw(logits: torch.Tensor, top_p: float, generator: torch.Generator) -> int:

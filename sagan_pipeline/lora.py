@@ -32,12 +32,14 @@ class Adapter:
         rank (`int`): r.
         lora_alpha (`float`): the alpha it was trained at.
         header (`dict[str, str]`): the file's header, as it was.
+        default_alpha (`float`, *optional*): the alpha to paint with, where the header has a `default_lora_alpha`.
     """
 
     matrices: dict[str, tuple[torch.Tensor, torch.Tensor]]
     rank: int
     lora_alpha: float
     header: dict[str, str]
+    default_alpha: float | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
@@ -63,6 +65,11 @@ class Adapter:
                 f"{path} does not say its r and alpha (`lora_adapter_metadata` in the header), so its strength is "
                 "not known."
             ) from None
+        default = header.get("default_lora_alpha")
+        try:
+            default = None if default is None else float(default)
+        except ValueError:
+            raise ValueError(f"{path}: `default_lora_alpha` in the header is {default!r}, no number.") from None
         matrices = {}
         for name in tensors:
             layer, _, rest = name.removeprefix("unet.").rpartition(".lora_")
@@ -74,7 +81,7 @@ class Adapter:
             matrices[layer] = (pair[0], pair[1])
         if not matrices or rank < 1:
             raise ValueError(f"{path} holds no matrices.")
-        return cls(matrices, rank, alpha, header)
+        return cls(matrices, rank, alpha, header, default)
 
     def save(self, path: str | Path) -> None:
         """Write the file again, as it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,8 @@ class Frame:
         lora_alpha, num_inference_steps, guidance_scale: what the image was painted with; `None` if it was given.
         caption_given (`bool`): the caption came from the user, not from the captioner.
         image_given (`bool`): the image came from the user, not from the painter.
+        index (`int`, *optional*): place in the story, from 0.
+        model (`str`, *optional*): folder's name or Hub id of the pipeline that painted it, if it has one.
     """
 
     caption: str
@@ -35,6 +38,8 @@ class Frame:
     guidance_scale: float | None = None
     caption_given: bool = True
     image_given: bool = False
+    index: int | None = None
+    model: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """Everything but the picture, ready for JSON."""
@@ -63,7 +68,26 @@ class Story:
         if images is not None and len(images) != len(captions):
             raise ValueError(f"`images` holds {len(images)}, but there are {len(captions)} captions.")
         pictures = images if images is not None else [None] * len(captions)
-        return cls([Frame(c, i, image_given=i is not None) for c, i in zip(captions, pictures, strict=True)])
+        pairs = zip(captions, pictures, strict=True)
+        return cls([Frame(c, i, image_given=i is not None, index=n) for n, (c, i) in enumerate(pairs)])
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any], images: list[Picture | None] | None = None) -> Story:
+        """The story whose `facts()` these are, with its pictures if they are given.
+
+        Raises:
+            ValueError: these are no such facts, or there are not as many images as frames.
+        """
+        try:
+            frames = [Frame(**frame) for frame in facts["frames"]]
+            story = cls(frames, facts["seed"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"`facts` are not those of a story ({error!r}).") from None
+        if images is None:
+            return story
+        if len(images) != len(frames):
+            raise ValueError(f"`images` holds {len(images)}, but there are {len(frames)} frames.")
+        return replace(story, frames=[replace(frame, image=i) for frame, i in zip(frames, images, strict=True)])
 
     @property
     def captions(self) -> list[str]:
@@ -82,3 +106,14 @@ class Story:
         frames = list(self.frames)
         frames[index] = replace(frames[index], **changes)
         return replace(self, frames=frames)
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """The seed of one story, drawn from the user's generator."""
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+
+
+def seed_for(seed: int, purpose: str, index: int) -> int:
+    """A seed of its own for one thing of one frame of the story with `seed`."""
+    digest = hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -78,8 +78,7 @@ def build_demo(pipe: SAGANetsPipeline) -> gr.Blocks:
     teller = Teller(pipe)
     vocabulary = pipe.vocabulary
     trained_alpha = pipe.trained_lora_alpha
-    first_alpha = pipe.config.default_lora_alpha
-    first_alpha = trained_alpha if first_alpha is None else first_alpha
+    first_alpha = pipe.default_lora_alpha
     strength = partial(strength_of, rank=pipe.lora_rank, trained_alpha=trained_alpha)
     compared = (PAPERS_ALPHA, trained_alpha)
     openings = [text for text in OPENINGS if vocabulary and not unknown_words(text, vocabulary)]

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from sagan_pipeline.captioner import draft_caption, next_captions
 from train.captioner import MAX_PREFIX, Example, StoryCaptions
 from train.data.flintstones import FlintstonesRelease
@@ -309,7 +309,7 @@ def main(argv: list[str] | None = None) -> None:
     if judge.classes != release.cast:
         parser.error(f"--judge knows {', '.join(judge.classes)}, but --data shows {', '.join(release.cast)}")
     if args.model == "embedded":
-        pipe = SAGANetsPipeline.from_embedded()
+        pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
     else:
         pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from sagan_pipeline import Frame, SAGANetsPipeline
+from sagan_pipeline import Frame, SAGANetsPipeline, fastest_dtype
 
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    pipe = SAGANetsPipeline.from_embedded()
+    pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
 
     def seeded(offset: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(args.seed + offset)

@@ -86,6 +86,15 @@ def test_an_untrained_captioner_writes_no_unfinished_caption(tokenizer):
         assert is_finished(text) and not any(token in text for token in SPECIAL_TOKENS)
 
 
+@pytest.mark.parametrize("positions", [64, 40, 8])
+def test_a_small_context_is_never_exceeded(tokenizer, positions, caplog):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=1)
+    captioner = GPT2LMHeadModel(config).eval()
+    assert is_finished(next_captions(captioner, tokenizer, [PREFIX * 10], generators(1))[0])
+    assert caplog.text.count("too long for the captioner") == 1  # once, however often it samples
+
+
 def test_a_long_story_still_gets_a_caption(captioner, tokenizer):
     assert is_finished(next_captions(captioner, tokenizer, [PREFIX * 30], generators(1))[0])
 

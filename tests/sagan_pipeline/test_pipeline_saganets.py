@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sagan_pipeline import SAGANetsPipelineOutput, Story
+from sagan_pipeline import Frame, SAGANetsPipelineOutput, Story
 
 
 PREFIX = ["Gus is in the kitchen.", "He is talking to Mabel."]
@@ -136,6 +136,24 @@ def test_given_pictures_are_kept(pipe):
     assert second.image.size == (16, 16) and not second.image_given
 
 
+def test_a_told_story_goes_on_with_its_pictures(pipe):
+    told = pipe(PREFIX, num_frames=3, lora_alpha=10, generator=seeded()).stories[0]
+    more = pipe(told, num_frames=4, lora_alpha=32, generator=seeded(8)).stories[0]
+    streamed = list(pipe.stream(told, num_frames=4, lora_alpha=32, generator=seeded(8)))
+    for frames in (more.frames, streamed):
+        assert all(a == b for a, b in zip(frames[:3], told.frames, strict=True))  # and how each was made
+        assert frames[3].lora_alpha == 32 and frames[3].index == 3 and frames[3].image is not None
+
+
+def test_one_frame_can_be_painted_again(pipe):
+    told = pipe(PREFIX, num_frames=3, generator=seeded()).stories[0]
+    again = pipe.paint(told.with_frame(1, image=None), generator=seeded()).stories[0]
+    assert again.images[0] is told.images[0] and again.images[2] is told.images[2]
+    assert again.frames[1].seed == told.frames[1].seed
+    difference = np.asarray(again.images[1]).astype(int) - np.asarray(told.images[1])
+    assert abs(difference).max() <= 2
+
+
 def test_output_types_agree(pipe):
     images = {kind: pipe.paint(PREFIX, generator=seeded(), output_type=kind).images[0] for kind in ("pil", "np", "pt")}
     assert images["np"][0].shape == (16, 16, 3) and images["pt"][0].shape == (3, 16, 16)
@@ -166,7 +184,7 @@ def test_a_callback_sees_every_step_and_may_replace_the_latents(pipe):
 def test_guidance_and_steps_are_written_into_the_frames(pipe):
     out = pipe.paint(PREFIX, guidance_scale=1.0, num_inference_steps=2, lora_alpha=10, generator=seeded())
     frame = out.stories[0].frames[0]
-    assert (frame.guidance_scale, frame.num_inference_steps, frame.lora_alpha) == (1.0, 2, 10.0)
+    assert (frame.guidance_scale, frame.num_inference_steps, frame.lora_alpha, frame.index) == (1.0, 2, 10.0, 0)
     assert frame.image.size == (16, 16)
 
 
@@ -203,6 +221,8 @@ def test_without_a_captioner_only_given_captions_are_painted(build_pipe):
         "x" * 10_000,
         "\U0001f995",
         "Gus waves \U0001f44b.",
+        "Gus 1\ufe0f\u20e3",
+        "\u202eGus",
         "Gus\x00.",
         "...",
         5,
@@ -210,6 +230,9 @@ def test_without_a_captioner_only_given_captions_are_painted(build_pipe):
         [None],
         ["Gus.", ""],
         b"Gus",
+        Story(None),
+        Story(["Gus."]),
+        Story([Frame(5)]),
     ],
 )
 def test_bad_prefixes(pipe, prefix):
@@ -220,7 +243,7 @@ def test_bad_prefixes(pipe, prefix):
 @pytest.mark.parametrize(
     "arguments",
     [{"num_frames": value} for value in (-1, 0, 1, 65, 2.5, True, "4")]
-    + [{"lora_alpha": value} for value in (math.nan, math.inf, -math.inf, -1, "10", True, [], [10, math.nan])]
+    + [{"lora_alpha": value} for value in (math.nan, math.inf, -math.inf, -1, 10**400, "10", True, [], [10, math.nan])]
     + [{"num_inference_steps": value} for value in (0, -3, 2.5, 10**6)]
     + [{"guidance_scale": value} for value in (math.nan, -1, "5")]
     + [{"temperature": value} for value in (math.nan, -1)]
