@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gulch", type=Path, required=True, help="release that the adapter was trained on")
     parser.add_argument("--name", default="gravel-gulch-diffusion", help="of the adapter")
     parser.add_argument("--num_inference_steps", type=int, default=12, help="the model's default; choose by a sweep")
-    parser.add_argument("--guidance_scale", type=float, default=3.0, help="the model's default; choose by a sweep")
+    parser.add_argument("--guidance_scale", type=float, default=4.0, help="the model's default; choose by a sweep")
     parser.add_argument("--lora_alpha", type=float, default=None, help="the model's default; none: as trained")
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the project, or of a copy of it")
     args = parser.parse_args(argv)

@@ -381,7 +381,7 @@ def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: F
     )
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 600, generator)
+    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 400, generator)
     stories = StoryCaptions(town, "train")
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
