@@ -8,6 +8,7 @@ Writes `sagan_pipeline/embedded/` (fp16 safetensors, diffusers' layout) and the 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
@@ -68,6 +69,10 @@ def main(argv: list[str] | None = None) -> None:
     embedded = args.out / "sagan_pipeline" / "embedded"
     shutil.rmtree(embedded, ignore_errors=True)
     DiffusionPipeline.save_pretrained(pipe, embedded)  # without the code, which lies beside it
+    for path in embedded.glob("*/config.json"):  # where it was trained is nobody's business
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     adapters = args.out / "lora_weights"
     adapters.mkdir(exist_ok=True)
     shutil.copyfile(args.tuned / f"{args.name}.safetensors", adapters / f"{args.name}.safetensors")
