@@ -118,13 +118,13 @@ def test_training_learns_who_and_where_and_resumes(release_folder):
         shade = np.array(SHADES[clip.characters[0]]) // (3 if clip.setting == "yard" else 1)
         np.save(release.folder / f"{id}.npy", np.full((2, 16, 16, 3), shade, np.uint8))
     out = release_folder.parent / "judge"
-    arguments = ["--data", str(release_folder), "--out", str(out), "--steps", "60", "--batch_size", "8"]
+    arguments = ["--data", str(release_folder), "--out", str(out), "--steps", "200", "--batch_size", "8"]
     main([*arguments, "--minutes", "0"])  # stopped at once, and goes on
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 0
     main(arguments)
     report = json.loads((out / "report.json").read_text())
     assert report["test"]["char_f1_micro"] >= 0.9 and report["test"]["bg_acc"] >= 0.8
-    assert report["test"]["frames"] == 6 and report["arguments"]["steps"] == "60"
+    assert report["test"]["frames"] == 6 and report["arguments"]["steps"] == "200"
     loaded = Judge.load(out)
     frames, labels, settings = real_frames(release, release.splits["test"], loaded.classes, 1234)
     assert loaded.scores(frames, labels, settings) == report["test"]
