@@ -44,15 +44,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     set_environment(args.model)
 
-    import torch
-
     from sagan_pipeline import SAGANetsPipeline, fastest_dtype
     from studio import LOOK, build_demo
 
     if args.model == EMBEDDED:
         pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
     else:
-        pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
+        pipe = SAGANetsPipeline.from_pretrained(args.model)
     if args.lora is not None:
         pipe.load_adapter(args.lora)
     demo = build_demo(pipe)
