@@ -18,9 +18,9 @@ from sagan_pipeline import SAGANetsPipeline
 from sagan_pipeline.captioner import SPECIAL_TOKENS
 from studio.page import OPENINGS
 from studio.words import WORD
+from train.adapter import adapter_header, add_lora, lora_parameters
 from train.base import NOISE_CONFIG, train_tokenizers
 from train.captioner import Example, captioner_loss
-from train.saganets import adapter_header, add_lora, lora_parameters
 
 
 CAST, PLACES = ("Gus", "Mabel", "Otto"), ("kitchen", "yard")

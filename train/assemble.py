@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num_inference_steps", type=int, default=12, help="the model's default; choose by a sweep")
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="the model's default; choose by a sweep")
     parser.add_argument("--lora_alpha", type=float, default=None, help="the model's default; none: as trained")
+    parser.add_argument("--temperature", type=float, default=0.5, help="the captioner's default; choose by a sweep")
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the project, or of a copy of it")
     args = parser.parse_args(argv)
     town, gulch = FlintstonesRelease(args.town), FlintstonesRelease(args.gulch)
@@ -65,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         default_num_inference_steps=args.num_inference_steps,
         default_guidance_scale=args.guidance_scale,
         default_lora_alpha=args.lora_alpha,
+        default_temperature=args.temperature,
     )
     embedded = args.out / "sagan_pipeline" / "embedded"
     shutil.rmtree(embedded, ignore_errors=True)

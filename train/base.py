@@ -35,10 +35,11 @@ from transformers import (
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS
 from train.captioner import StoryCaptions, captioner_loss
+from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
 from train.loop import Run
-from train.objectives.diffusion import diffusion_loss
-from train.painter import LatentCache, TextCache, paint_samples, picture_grid, to_pictures
+from train.objectives.diffusion import diffusion_loss, draw_noise
+from train.painter import paint_samples, picture_grid, to_pictures
 
 
 MAX_TOKENS = 48  # of a caption for the text encoder; the longest caption of either world fits
@@ -323,41 +324,58 @@ def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
 
 
 def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
-    """The base UNet: velocity prediction on cached latents and text states of generic town only."""
+    """The base UNet: velocity prediction on cached latents of generic town only, the text encoder learning along.
+
+    A contrastive loss reaches the text encoder through its last token alone; trained along, the other tokens' states
+    learn to say whose hair and whose dress they mean. The names of the cast occur in no caption of the town.
+    """
     vae, clip = load_vae(args, [town, gulch]), load_clip(args)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     latents = LatentCache.build(vae, town, town.splits["train"], args.out / "cache")
-    text = TextCache.build(text_encoder_of(clip), tokenizer, [town.clip(id).caption for id in latents.ids])
+    captions = [town.clip(id).caption for id in latents.ids]
+    tokens = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
     torch.manual_seed(args.seed)
     unet = UNet2DConditionModel(**UNET_CONFIG)
     unet.set_attn_processor(AttnProcessor())  # 1.4 times faster to train on a CPU than the fused kernel's backward
-    ema = EMAModel(unet.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    text_encoder = text_encoder_of(clip).train().requires_grad_(True)
+    parameters = [*unet.parameters(), *text_encoder.parameters()]
+    ema = EMAModel(parameters, decay=0.9995, use_ema_warmup=True, power=0.75)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(unet.parameters()), "weight_decay": 0.01},
+            # no decay: it would wear away the names, whose embeddings get no gradient here
+            {"params": list(text_encoder.parameters()), "lr": args.learning_rate / 4, "weight_decay": 0.0},
+        ],
+        lr=args.learning_rate,
+        betas=(0.9, 0.99),
+    )
     generator = torch.Generator().manual_seed(args.seed)
     noise_scheduler = DDPMScheduler(**NOISE_CONFIG)
     folder = args.out / "unet"
-    run = Run(folder, {"unet": unet}, optimizer, args.steps or 5200, generator, extra_state={"ema": ema})
-    captions = [town.clip(id).caption for id in town.splits["test"][:4]] + [
-        gulch.clip(id).caption for id in gulch.splits["test"][:4]
-    ]
-    samples = TextCache.build(text_encoder_of(clip), tokenizer, captions)
+    modules = {"unet": unet, "text_encoder": text_encoder}
+    run = Run(folder, modules, optimizer, args.steps or 14000, generator, extra_state={"ema": ema})
+    shown = [town.clip(id).caption for id in town.splits["test"][:32:4]]
+    predict = torch.compile(unet) if args.compile else unet
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
         z, index = latents.batch(args.batch_size, generator)
+        dropped = torch.rand(index.shape, generator=generator) < 0.1
         with torch.autocast("cpu", torch.bfloat16):
-            states = text.states(index, generator, dropout=0.1)
-            return {"loss": diffusion_loss(unet, noise_scheduler, z, states, generator, snr_gamma=5.0)}
+            states = text_encoder(tokens[torch.where(dropped, len(captions), index)])[0]
+            noise, timesteps = draw_noise(noise_scheduler, z.shape, generator)
+            # all timesteps alike: min-SNR weighting all but leaves out the noisy ones, where the text is all there is
+            return {"loss": diffusion_loss(predict, noise_scheduler, z, states, noise, timesteps)}
 
     def sample(step: int) -> None:
-        ema.store(unet.parameters())
-        ema.copy_to(unet.parameters())
+        ema.store(parameters)
+        ema.copy_to(parameters)
+        samples = TextCache.build(text_encoder, tokenizer, shown)
         pictures = paint_samples(unet, vae, samples, noise_scheduler, seed=args.seed)
-        ema.restore(unet.parameters())
+        ema.restore(parameters)
         picture_grid(pictures, columns=4).save(folder / "samples" / f"{step:06d}.png")
+        (folder / "samples" / "captions.txt").write_text("\n".join(shown) + "\n")
 
-    run.train(
-        loss_of_step, sample, lambda: ema.step(unet.parameters()), description="unet", max_seconds=args.max_seconds
-    )
+    run.train(loss_of_step, sample, lambda: ema.step(parameters), description="unet", max_seconds=args.max_seconds)
 
 
 def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
@@ -397,14 +415,15 @@ def export(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintstone
     """Write what is trained as component folders (fp16 safetensors), in the layout that the pipeline loads."""
     vae, clip = load_vae(args, [town, gulch]), load_clip(args)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
-    unet = UNet2DConditionModel(**UNET_CONFIG)
+    unet, text_encoder = UNet2DConditionModel(**UNET_CONFIG), text_encoder_of(clip)
     state = torch.load(args.out / "unet" / "checkpoint.pt", weights_only=True)
-    ema = EMAModel(unet.parameters())
+    parameters = [*unet.parameters(), *text_encoder.parameters()]
+    ema = EMAModel(parameters)
     ema.load_state_dict(state["extra"]["ema"])
-    ema.copy_to(unet.parameters())
+    ema.copy_to(parameters)
     model = args.out / "model"
     vae.half().save_pretrained(model / "vae")
-    text_encoder_of(clip).half().save_pretrained(model / "text_encoder")
+    text_encoder.half().save_pretrained(model / "text_encoder")
     clip.half().save_pretrained(model / "clip")
     unet.half().save_pretrained(model / "unet")
     tokenizer.save_pretrained(model / "tokenizer")
@@ -428,6 +447,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=None, help="length of the schedule; default: the stage's own")
     parser.add_argument("--batch_size", type=int, default=24, help="pictures a step (unet)")
     parser.add_argument("--learning_rate", type=float, default=8e-4, help="peak rate (unet)")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the UNet: 1.2 times faster after 3 minutes (needs a C++ compiler)",
+    )
     parser.add_argument("--max_seconds", type=float, default=float("inf"), help="stop (resumable) after so long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from sagan_pipeline.captioner import draft_caption, next_captions
+from train.adapter import git_commit
 from train.captioner import MAX_PREFIX, Example, StoryCaptions
 from train.data.flintstones import FlintstonesRelease
 from train.metrics.captions import distinct, is_complete, keeps_a_character, share
 from train.metrics.characters import accuracy, character_scores, f1
 from train.metrics.judge import THRESHOLD, Judge, real_frames
 from train.painter import picture_grid
-from train.saganets import git_commit
 
 
 STORY = 16  # captions painted in one call
@@ -166,6 +166,7 @@ def evaluate_captions(
 ) -> dict[str, object]:
     """Sample captions after prefixes of 0 to 3 captions of a split's stories, in turn, beside the real next ones."""
     stories = StoryCaptions(release, split)
+    warmth = pipe.config.default_temperature
     drawn = torch.randint(len(stories.stories), (count,), generator=torch.Generator().manual_seed(seed)).tolist()
     examples = [stories.example(story, i % (MAX_PREFIX + 1)) for i, story in enumerate(drawn)]
     sampled: list[str] = []
@@ -175,14 +176,15 @@ def evaluate_captions(
             chunk = examples[first : first + 32]
             generators = [torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(len(chunk))]
             prefixes = [e.captions for e in chunk]
-            sampled += next_captions(pipe.captioner, pipe.captioner_tokenizer, prefixes, generators)
+            sampled += next_captions(pipe.captioner, pipe.captioner_tokenizer, prefixes, generators, warmth)
             for i, prefix in enumerate(prefixes):  # before anything was sampled again or cut
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + first + i)
-                drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator)[1])
+                drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator, warmth)[1])
             bar.update(len(chunk))
     return {
         "split": split,
         "count": count,
+        "temperature": warmth,
         "drafts_that_end_by_themselves": share(drafts)[0],
         "sampled": caption_figures(examples, sampled, release.cast),
         "real": caption_figures(examples, [e.target for e in examples], release.cast),

@@ -1,127 +1,187 @@
-"""What the painter's training needs: latents and text states computed once, and samples to look at."""
+"""The painter's training (paper 4.2): the LoRA matrices learn a frame from its caption; and samples to look at."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from accelerate import Accelerator
+from diffusers import AutoModel, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel, cast_training_params
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from train.adapter import add_lora, lora_parameters, save_adapter, under_alpha
+from train.captioner import Example
+from train.config import TrainingConfig
+from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
+from train.objectives.diffusion import diffusion_loss, draw_noise
 
 
-CLIPS_AT_ONCE = 16
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHOWN_ALPHAS = (0.0, 10.0, 32.0)
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    """Short hash of a model's weights: a cache is only good for the model that made it."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+@dataclass
+class PainterDraws:
+    """Everything random in the painter's share of a step, for the whole global batch."""
+
+    latents: torch.Tensor
+    captions: torch.Tensor  # (B,) rows of the text cache, the last one of which is the empty caption
+    noise: torch.Tensor
+    timesteps: torch.Tensor
 
 
-class LatentCache:
-    """Latents of chosen frames of clips, every other one mirrored (no caption says left or right).
+class Painter:
+    """The UNet with its LoRA, and the caches that it learns from.
 
-    Args:
-        latents (`torch.Tensor`): (N, F, C, h, w) float16, scaled to unit deviation; N clips, F frames.
-        ids (`list[str]`): the N clips.
-    """
-
-    def __init__(self, latents: torch.Tensor, ids: list[str]):
-        self.latents = latents
-        self.ids = ids
-        self.index_of = {id: index for index, id in enumerate(ids)}
-
-    @classmethod
-    @torch.no_grad()
-    def build(
-        cls, vae, release: FlintstonesRelease, ids: list[str], folder: Path, frames: tuple[int, ...] = (1, 3)
-    ) -> LatentCache:
-        """Open the cache of these clips under this encoder, or compute it (a few minutes) and write it."""
-        made_of = [
-            weights_hash(vae.encoder),
-            str(vae.config.scaling_factor),
-            str(frames),
-            *map(release.fingerprint, ids),
-        ]
-        key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
-        path = folder / f"latents-{key}.safetensors"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            rows = []
-            for start in tqdm(range(0, len(ids), CLIPS_AT_ONCE), desc="latents", mininterval=5.0):
-                clips = ids[start : start + CLIPS_AT_ONCE]
-                x = np.stack([_alternately_mirrored(release.frames(id), frames) for id in clips])  # [n, F, H, W, 3]
-                x = torch.from_numpy(x).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1  # [nF, 3, H, W]
-                with torch.autocast("cpu", torch.bfloat16):
-                    z = vae.encode(x.contiguous(memory_format=torch.channels_last)).latent.float()  # [nF, C, h, w]
-                rows.append((z * vae.config.scaling_factor).unflatten(0, (len(clips), len(frames))).half())
-            aside = path.with_suffix(".tmp")
-            save_file({"latents": torch.cat(rows).contiguous()}, aside)
-            os.replace(aside, path)
-        with safe_open(path, framework="pt") as file:
-            return cls(file.get_tensor("latents"), ids)
-
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random batch: latents (size, C, h, w) float32 and the clips' indices (size,)."""
-        index = torch.randint(len(self.latents), (size,), generator=generator)
-        return self.take(index, generator), index
-
-    def take(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents (B, C, h, w) float32 of the given clips: a random one of each."""
-        frame = torch.randint(self.latents.shape[1], index.shape, generator=generator)
-        return self.latents[index, frame].float()
-
-
-def _alternately_mirrored(clip: np.ndarray, frames: tuple[int, ...]) -> np.ndarray:
-    return np.stack([clip[frame][:, ::-1] if i % 2 else clip[frame] for i, frame in enumerate(frames)])
-
-
-class TextCache:
-    """The text encoder's last hidden states of a list of captions, and of the empty caption.
+    Neither the autoencoder nor the text encoder stays in memory: their outputs are read from the caches, and samples
+    load the decoder when they are painted.
 
     Args:
-        all_states (`torch.Tensor`): (N + 1, L, D) float16; the last one belongs to the empty caption.
+        config (`TrainingConfig`): the run's settings.
+        release (`FlintstonesRelease`): the show.
+        accelerator (`Accelerator`): says the device and the precision, and wraps the UNet.
     """
 
-    def __init__(self, all_states: torch.Tensor):
-        self.all_states = all_states
+    name = "painter"
 
-    @classmethod
-    @torch.no_grad()
-    def build(cls, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> TextCache:
-        states = []
-        texts = [*captions, ""]
-        for start in range(0, len(texts), 64):
-            tokens = tokenizer(
-                texts[start : start + 64],
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
+    def __init__(self, config: TrainingConfig, release: FlintstonesRelease, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+        self.device = accelerator.device
+        vae = AutoModel.from_pretrained(config.base, subfolder="vae", torch_dtype=torch.float32)
+        vae = vae.eval().requires_grad_(False).to(self.device)
+        text_encoder = CLIPTextModel.from_pretrained(config.base, subfolder="text_encoder", dtype=torch.float32)
+        text_encoder = text_encoder.eval().to(self.device)
+        tokenizer = CLIPTokenizer.from_pretrained(config.base, subfolder="tokenizer")
+
+        encoders = (vae, text_encoder, tokenizer)
+        self.latents, self.text = _caches(config, release, "train", *encoders)
+        self.validation_latents, self.validation_text = _caches(config, release, "val", *encoders)
+        self.prior = _caches(config, FlintstonesRelease(config.prior), "train", *encoders) if config.prior else None
+        shown = [release.clip(id).caption for id in release.stories("val", 4)[0]]
+        self.shown = TextCache.build(text_encoder, tokenizer, shown)
+        del vae, text_encoder, encoders
+        self.scheduler = DDPMScheduler.from_pretrained(config.base, subfolder="scheduler")
+        self.unet = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
+        if self.device.type == "cpu":
+            self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slower there
+        self.lora = add_lora(self.unet, config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
+        if config.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.unet.to(self.device, DTYPES[config.mixed_precision])
+        cast_training_params(self.unet, torch.float32)  # the matrices that learn
+        self.parameters = lora_parameters(self.unet)
+        self.state = torch.nn.ParameterList(self.parameters)
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None
+        self.network = accelerator.prepare(self.unet.train())
+
+    def draw(self, examples: list[Example], generator: torch.Generator) -> PainterDraws:
+        """The draws of a step: a frame of each target's clip, noise, timestep, and which captions are left empty."""
+        index = torch.tensor([self.latents.index_of[e.clip_id] for e in examples])
+        return self._draw(self.latents, self.text, index, generator)
+
+    def draw_prior(self, size: int, generator: torch.Generator) -> PainterDraws:
+        """The same of generic pictures, for the preservation of the base."""
+        latents, text = self.prior
+        index = torch.randint(len(latents.ids), (size,), generator=generator)
+        return self._draw(latents, text, index, generator)
+
+    def _draw(
+        self, latents: LatentCache, text: TextCache, index: torch.Tensor, generator: torch.Generator
+    ) -> PainterDraws:
+        z = latents.take(index, generator, mirror=self.config.mirror)
+        dropped = torch.rand(index.shape, generator=generator) < self.config.caption_dropout
+        noise, timesteps = draw_noise(self.scheduler, z.shape, generator, self.config.noise_offset)
+        return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps)
+
+    def loss(self, draws: PainterDraws, rows: slice, text: TextCache | None = None, network=None) -> torch.Tensor:
+        """The loss of some rows of a step's draws: a scalar."""
+        text = self.text if text is None else text
+        latents, noise = draws.latents[rows].to(self.device), draws.noise[rows].to(self.device)
+        states = text.all_states[draws.captions[rows]].to(self.device)
+        with self.accelerator.autocast():
+            return diffusion_loss(
+                self.network if network is None else network,
+                self.scheduler,
+                latents,
+                states.float()
+                if self.config.mixed_precision == "no"
+                else states.to(DTYPES[self.config.mixed_precision]),
+                noise,
+                draws.timesteps[rows].to(self.device),
+                snr_gamma=self.config.snr_gamma or None,
             )
-            states.append(text_encoder(tokens.input_ids)[0].half())
-        return cls(torch.cat(states))
 
-    def __len__(self) -> int:
-        return len(self.all_states) - 1
+    def after_step(self) -> None:
+        if self.ema is not None:
+            self.ema.step(self.parameters)
 
-    def states(self, index: torch.Tensor, generator: torch.Generator, dropout: float = 0.0) -> torch.Tensor:
-        """(B, L, D) float32; with probability `dropout` the empty caption's, for classifier-free guidance."""
-        dropped = torch.rand(index.shape, generator=generator) < dropout
-        return self.all_states[torch.where(dropped, len(self), index)].float()
+    def averaged(self):
+        """The moving average in the place of the matrices, for a while."""
+        return _Averaged(self.ema, self.parameters)
+
+    @torch.no_grad()
+    def validate(self, count: int) -> float:
+        """Loss on `count` clips of the validation split, the same draws every time."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        index = torch.arange(len(self.validation_latents.ids))[:: max(1, len(self.validation_latents.ids) // count)]
+        draws = self._draw(self.validation_latents, self.validation_text, index[:count], generator)
+        draws.captions = index[:count]  # every caption as it is
+        self.unet.eval()
+        with self.averaged():
+            losses = [
+                float(self.loss(draws, slice(i, i + 8), self.validation_text, self.unet))
+                * len(draws.captions[i : i + 8])
+                for i in range(0, len(draws.captions), 8)
+            ]
+        self.unet.train()
+        return sum(losses) / len(draws.captions)
+
+    def paint(self) -> Image.Image:
+        """A validation story at alpha 0, 10 and 32, one row each, with fixed seeds."""
+        vae = AutoModel.from_pretrained(self.config.base, subfolder="vae", torch_dtype=torch.float32)
+        vae = vae.eval().to(self.device)
+        rows = []
+        with self.averaged():
+            for alpha in SHOWN_ALPHAS:
+                with under_alpha(self.unet, alpha):
+                    rows.append(paint_samples(self.unet, vae, self.shown, self.scheduler, seed=self.config.seed))
+        return picture_grid(np.concatenate(rows), columns=len(self.shown))
+
+    def write(self, path: Path, facts: dict[str, object]) -> None:
+        """Write the adapter, averaged if the run averages."""
+        with self.averaged():
+            save_adapter(self.unet, self.lora, path, facts, self.config.format)
+
+
+def _caches(
+    config: TrainingConfig, release: FlintstonesRelease, split: str, vae, text_encoder, tokenizer
+) -> tuple[LatentCache, TextCache]:
+    """Latents and text states of a split, computed once."""
+    folder = Path(config.out) / "cache"
+    latents = LatentCache.build(vae, release, release.splits[split], folder, size=config.resolution)
+    captions = [release.clip(id).caption for id in latents.ids]
+    return latents, TextCache.build(text_encoder, tokenizer, captions, folder)
+
+
+class _Averaged:
+    def __init__(self, ema: EMAModel | None, parameters: list[torch.nn.Parameter]):
+        self.ema, self.parameters = ema, parameters
+
+    def __enter__(self):
+        if self.ema is not None:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+
+    def __exit__(self, *_):
+        if self.ema is not None:
+            self.ema.restore(self.parameters)
 
 
 @torch.no_grad()
@@ -135,6 +195,7 @@ def paint_samples(
     guidance_scale: float = 4.0,
 ) -> np.ndarray:
     """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users."""
+    training, device = unet.training, next(unet.parameters()).device
     unet.eval()
     scheduler = DPMSolverMultistepScheduler.from_config(
         noise_scheduler.config, algorithm_type="dpmsolver++", timestep_spacing="trailing"
@@ -142,17 +203,17 @@ def paint_samples(
     scheduler.set_timesteps(num_inference_steps)
     generator = torch.Generator().manual_seed(seed)
     size = unet.config.sample_size
-    latents = torch.randn((len(text), unet.config.in_channels, size, size), generator=generator)
-    states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    latents = torch.randn((len(text), unet.config.in_channels, size, size), generator=generator).to(device)
+    states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float().to(device)
+    with torch.autocast(device.type, torch.bfloat16):
         for timestep in scheduler.timesteps:
             noise = unet(torch.cat([latents] * 2), timestep, states, return_dict=False)[0].float()
             unconditional, conditional = noise.chunk(2)
             noise = unconditional + guidance_scale * (conditional - unconditional)
             latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
         pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float()
-    unet.train()
-    return to_pictures(pictures)
+    unet.train(training)
+    return to_pictures(pictures.cpu())
 
 
 def to_pictures(x: torch.Tensor) -> np.ndarray:

@@ -1,213 +1,239 @@
 """Coordinated training (paper 4.3): GPT-2 and the UNet's LoRA learn from the same sampled stories.
 
-    python -m train.saganets --data DATA/gulch --base runs/base/model --out runs/saganets
+    python -m train.saganets --config better --data DATA/gulch --base runs/base/model --out runs/saganets
 
 For each story a prefix length k ~ U{0, 1, 2, 3} is drawn. The captioner learns caption k+1 from the true captions
 1..k; the painter learns frame k+1 from the true caption k+1. No error passes between them. The base stays frozen.
+
+Every draw of a step follows from the seed and the step's number alone, for the whole global batch; each process takes
+its share. So a resumed run, a run on more processes and a run in more accumulated parts see the same batches.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import subprocess
-from importlib.metadata import version
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from diffusers.models import AutoencoderDC
-from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
-from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+from accelerate import Accelerator
 
-from sagan_pipeline.captioner import next_captions
-from train.captioner import StoryCaptions, captioner_loss
+from train.adapter import provenance
+from train.captioner import MAX_PREFIX, Captioner, Example, StoryCaptions
+from train.config import TrainingConfig, parse_config, save_config
 from train.data.flintstones import FlintstonesRelease
 from train.loop import Run
-from train.objectives.diffusion import diffusion_loss
-from train.painter import LatentCache, TextCache, paint_samples, picture_grid
+from train.painter import Painter, PainterDraws
 
 
-MODULES = ("both", "captioner", "painter")
-LORA_TARGETS = ("to_q", "to_k", "to_v")  # of every self- and cross-attention layer, paper 4.2
+@dataclass
+class Draws:
+    """Everything random in one step."""
+
+    examples: list[Example]
+    painter: PainterDraws | None
+    prior: PainterDraws | None
 
 
-def add_lora(unet: UNet2DConditionModel, rank: int, alpha: float, seed: int) -> LoraConfig:
-    """Freeze the UNet and add the trainable matrices A (random) and B (zero)."""
-    unet.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LORA_TARGETS), init_lora_weights="gaussian")
-    with torch.random.fork_rng():  # peft draws A from the global RNG
-        torch.manual_seed(seed)
-        unet.add_adapter(config)
-    return config
+class Coordinated:
+    """Both modules, the stories, and the step that trains them.
+
+    Args:
+        config (`TrainingConfig`): the run's settings.
+        accelerator (`Accelerator`): over as many processes as there are.
+
+    Raises:
+        ValueError: the batch does not divide into processes and parts, or the data or the base is not as it should be.
+    """
+
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+        shares = accelerator.num_processes * config.accumulation
+        if config.batch_size % shares:
+            raise ValueError(
+                f"`batch_size` {config.batch_size} does not divide into {accelerator.num_processes} processes with "
+                f"{config.accumulation} parts each."
+            )
+        self.config, self.accelerator = config, accelerator
+        self.release = FlintstonesRelease(config.data, pictures=not config.cached)
+        self.stories = StoryCaptions(self.release, "train")
+        self.painter = Painter(config, self.release, accelerator) if config.modules != "captioner" else None
+        self.captioner = Captioner(config, self.release, accelerator) if config.modules != "painter" else None
+        self.modules = [module for module in (self.painter, self.captioner) if module is not None]
+        if self.painter is not None:
+            self.stories.keep(self.painter.latents.index_of)  # where pictures are gone, some clips never had any
+        if len(self.stories.stories) < config.batch_size:
+            raise ValueError(
+                f"`batch_size` is {config.batch_size}, but there are {len(self.stories.stories)} stories."
+            )
+        self.steps_per_epoch = len(self.stories.stories) // config.batch_size
+        self.steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
+        self._drawn: tuple[int, Draws] | None = None
+        self.best, self.worse = math.inf, 0
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        config, groups = self.config, []
+        if self.painter is not None:
+            rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+            groups.append({"params": self.painter.parameters, **rates})
+        if self.captioner is not None:
+            rates = {"lr": config.captioner_learning_rate, "weight_decay": config.captioner_weight_decay}
+            groups.append({"params": self.captioner.parameters, **rates})
+        return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2))
+
+    def draws(self, step: int) -> Draws:
+        """All draws of a step, for the whole global batch: a function of the seed and the step."""
+        if self._drawn is not None and self._drawn[0] == step:
+            return self._drawn[1]
+        size = self.config.batch_size
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.stories.stories))
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        lengths = torch.randint(MAX_PREFIX + 1, (size,), generator=generator).tolist()
+        chosen = order[position * size : (position + 1) * size].tolist()
+        examples = [self.stories.example(story, k) for story, k in zip(chosen, lengths, strict=True)]
+        painter = self.painter.draw(examples, generator) if self.painter is not None else None
+        prior = self.painter.draw_prior(size, generator) if painter is not None and self.painter.prior else None
+        self._drawn = (step, Draws(examples, painter, prior))
+        return self._drawn[1]
+
+    def loss(self, step: int, part: int = 0) -> dict[str, torch.Tensor]:
+        """This process's losses on one part of a step."""
+        shares = self.accelerator.num_processes * self.config.accumulation
+        share = self.accelerator.process_index * self.config.accumulation + part
+        size = self.config.batch_size // shares
+        rows, draws = slice(share * size, (share + 1) * size), self.draws(step)
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + share)  # dropout draws from the global RNG
+        losses = {}
+        if self.painter is not None:
+            losses["painter_loss"] = self.painter.loss(draws.painter, rows)
+        if draws.prior is not None:
+            losses["prior_loss"] = self.painter.loss(draws.prior, rows, self.painter.prior[1])
+        if self.captioner is not None:
+            losses["captioner_loss"] = self.captioner.loss(draws.examples, rows, shares)
+        weights = {"prior_loss": self.config.prior_weight}
+        losses["loss"] = sum(weights.get(name, 1.0) * value for name, value in losses.items())
+        return losses
+
+    def after_step(self) -> None:
+        for module in self.modules:
+            module.after_step()
+
+    def state_dict(self) -> dict[str, float]:
+        """Where early stopping stands."""
+        return {"best": self.best, "worse": self.worse}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best, self.worse = state["best"], state["worse"]
+
+    def facts(self, step: int, metrics: dict[str, float]) -> dict[str, object]:
+        """What an adapter's header says of the run."""
+        config = self.config
+        return {
+            "base_model": config.base_model,
+            "objective": "diffusion",
+            "dataset": Path(config.data).name,
+            "steps": step,
+            "epochs": round(step / self.steps_per_epoch, 3),
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            **{f"validation_{name}": value for name, value in metrics.items()},
+        }
+
+    def validate(self, step: int, folder: Path) -> bool:
+        """Losses on the validation split, captions and one story at three alphas; whether to stop early."""
+        metrics = {f"{m.name}_loss": round(m.validate(self.config.validation_stories), 5) for m in self.modules}
+        samples = folder / "samples"
+        samples.mkdir(parents=True, exist_ok=True)
+        with open(folder / "validation.jsonl", "a") as log:
+            log.write(json.dumps({"step": step, "epoch": round(step / self.steps_per_epoch, 3), **metrics}) + "\n")
+        self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=step)
+        if self.captioner is not None:
+            (samples / f"{step:06d}.txt").write_text(self.captioner.sample(), encoding="utf-8")
+        if self.painter is not None:
+            picture = self.painter.paint()
+            picture.save(samples / f"{step:06d}.png")
+            for tracker in self.accelerator.trackers:
+                if tracker.name == "tensorboard":
+                    tracker.writer.add_image("story at alpha 0, 10, 32", np.asarray(picture), step, dataformats="HWC")
+        self.write(step, metrics)
+        watched = metrics.get(self.config.watch, math.inf)
+        self.best, self.worse = (watched, 0) if watched < self.best else (self.best, self.worse + 1)
+        return bool(self.config.patience) and self.worse >= self.config.patience
+
+    def write(self, step: int, metrics: dict[str, float], folder: Path | None = None) -> None:
+        """The results as they are now: the adapter, and the captioner's folder."""
+        folder = Path(self.config.out) if folder is None else folder
+        if self.painter is not None:
+            self.painter.write(folder / f"{self.config.name}.safetensors", self.facts(step, metrics))
+        if self.captioner is not None:
+            self.captioner.write(folder / "captioner")
 
 
-def lora_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+def train(config: TrainingConfig) -> None:
+    """Train as `config` says; results lie in `config.out`.
 
+    Raises:
+        ValueError: a setting does not fit the data, the base or the number of processes.
+        FloatingPointError: a loss or a gradient is not finite.
+        OSError: a checkpoint cannot be written.
+    """
+    accelerator = Accelerator(
+        cpu=config.cpu,
+        mixed_precision=config.mixed_precision,
+        log_with=config.report_to or None,
+        project_dir=config.out,
+    )
+    out = Path(config.out)
+    folder = out / "run"
+    out.mkdir(parents=True, exist_ok=True)
+    if config.resume == "never" and (folder / "checkpoint.pt").exists():
+        raise ValueError(f"`resume` is 'never', but {folder} holds a checkpoint; choose another `out`.")
+    if accelerator.is_main_process:
+        save_config(config, {**provenance(), "processes": accelerator.num_processes}, out / "config.json")
+    if config.report_to:
+        accelerator.init_trackers("saganets", config={name: str(value) for name, value in vars(config).items()})
+    trained = Coordinated(config, accelerator)
+    run = Run(
+        folder,
+        {module.name: module.state for module in trained.modules},
+        accelerator.prepare(trained.optimizer()),
+        trained.steps,
+        None,
+        warmup=config.warmup,
+        checkpoint_seconds=config.checkpoint_seconds,
+        sample_steps=config.validation_steps,
+        max_grad_norm=config.max_grad_norm,
+        schedule=config.schedule,
+        pictures=config.batch_size,
+        accelerator=accelerator,
+        networks=[module.network for module in trained.modules],
+        parts=config.accumulation,
+        clip=[module.parameters for module in trained.modules],
+    )
+    run.extra_state["stopping"] = trained
+    if trained.painter is not None and trained.painter.ema is not None:
+        run.extra_state["ema"] = trained.painter.ema
 
-def adapter_header(config: LoraConfig, facts: dict[str, object]) -> dict[str, str]:
-    """The header of an adapter file: peft's own metadata for every reader, and what made it, all strings."""
-    metadata = config.to_dict()
-    metadata["target_modules"] = sorted(metadata["target_modules"])
-    keep = {f"unet.{name}": value for name, value in metadata.items() if is_json(value)}
-    return {
-        "format": "pt",
-        "lora_adapter_metadata": json.dumps(keep, sort_keys=True),
-        **{name: str(value) for name, value in facts.items()},
-    }
+    def sample(step: int) -> bool:
+        stop = accelerator.is_main_process and trained.validate(step, folder)
+        accelerator.wait_for_everyone()
+        return stop
 
+    def after_step() -> None:
+        trained.after_step()
+        done = run.step + 1
+        if config.epoch_adapters and accelerator.is_main_process and done % trained.steps_per_epoch == 0:
+            trained.write(done, {}, out / "epochs" / f"{done // trained.steps_per_epoch:02d}")
 
-def is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
-
-
-def git_commit() -> str:
-    """The commit that this process runs from, or `"unknown"` outside a checkout."""
-    try:
-        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    run.train(trained.loss, sample, after_step, description=config.modules, max_seconds=config.max_seconds or math.inf)
+    if config.report_to:
+        accelerator.end_training()
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="release of the show, in FlintstonesSV's layout")
-    parser.add_argument("--base", type=Path, required=True, help="folder of the base model, diffusers layout")
-    parser.add_argument("--out", type=Path, default=Path("runs/saganets"), help="checkpoints, logs, samples, results")
-    parser.add_argument("--name", default="gravel-gulch-diffusion", help="the adapter's file name, without suffix")
-    parser.add_argument("--modules", choices=MODULES, default="both")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--alpha", type=float, default=32.0, help="alpha = rank is what every LoRA reader agrees on")
-    parser.add_argument("--painter_steps", type=int, default=1200)
-    parser.add_argument("--captioner_steps", type=int, default=1300)
-    parser.add_argument("--batch_size", type=int, default=24, help="stories a step")
-    parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate of the LoRA matrices")
-    parser.add_argument("--captioner_learning_rate", type=float, default=5e-4)
-    parser.add_argument("--snr_gamma", type=float, default=5.0, help="min-SNR weighting; 0 is the paper's plain loss")
-    parser.add_argument("--caption_dropout", type=float, default=0.1, help="for classifier-free guidance")
-    parser.add_argument("--ema_decay", type=float, default=0.998, help="of the LoRA matrices")
-    parser.add_argument("--max_seconds", type=float, default=float("inf"), help="stop each module after so long")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    release = FlintstonesRelease(args.data)
-    stories = StoryCaptions(release, "train")
-    if args.modules in ("both", "captioner"):
-        train_captioner(args, release, stories)
-    if args.modules in ("both", "painter"):
-        train_painter(args, release, stories)
-
-
-def train_captioner(args: argparse.Namespace, release: FlintstonesRelease, stories: StoryCaptions) -> None:
-    """Fine-tune GPT-2 on serialised prefixes; the result is a plain transformers folder, `out/captioner`."""
-    tokenizer = GPT2Tokenizer.from_pretrained(args.base / "captioner_tokenizer")
-    captioner = GPT2LMHeadModel.from_pretrained(args.base / "captioner", dtype=torch.float32).train()
-    optimizer = torch.optim.AdamW(captioner.parameters(), lr=args.captioner_learning_rate, weight_decay=0.1)
-    generator = torch.Generator().manual_seed(args.seed)
-    folder = args.out / "captioner_run"
-    run = Run(folder, {"captioner": captioner}, optimizer, args.captioner_steps, generator, sample_steps=200)
-    validation = StoryCaptions(release, "val")
-
-    def loss_of_step(step: int) -> dict[str, torch.Tensor]:
-        torch.manual_seed(args.seed * 1_000_003 + step)  # dropout draws from the global RNG: same after a resume
-        with torch.autocast("cpu", torch.bfloat16):
-            return {"loss": captioner_loss(captioner, tokenizer, stories.examples(32, generator))}
-
-    def sample(step: int) -> None:
-        captioner.eval()
-        draw = torch.Generator().manual_seed(args.seed)
-        with torch.no_grad():
-            loss = captioner_loss(captioner, tokenizer, validation.examples(128, draw))
-        prefixes = [validation.example(i * 7 % len(validation.stories), i % 4).captions for i in range(8)]
-        generators = [torch.Generator().manual_seed(i) for i in range(8)]
-        texts = next_captions(captioner, tokenizer, prefixes, generators)
-        lines = [" | ".join(prefix) + "\n   -> " + text for prefix, text in zip(prefixes, texts, strict=True)]
-        (folder / "samples" / f"{step:06d}.txt").write_text(f"validation loss {loss:.4f}\n" + "\n".join(lines) + "\n")
-        with open(folder / "validation.jsonl", "a") as log:
-            log.write(json.dumps({"step": step, "loss": round(float(loss), 4)}) + "\n")
-        captioner.train()
-
-    run.train(loss_of_step, sample, description="captioner", max_seconds=args.max_seconds)
-    captioner.eval().half().save_pretrained(args.out / "captioner")
-    tokenizer.save_pretrained(args.out / "captioner")
-
-
-def train_painter(args: argparse.Namespace, release: FlintstonesRelease, stories: StoryCaptions) -> None:
-    """Train the LoRA matrices; the result is `out/<name>.safetensors`."""
-    vae = AutoencoderDC.from_pretrained(args.base / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    text_encoder = CLIPTextModel.from_pretrained(args.base / "text_encoder", dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(args.base / "tokenizer")
-    unet = UNet2DConditionModel.from_pretrained(args.base / "unet", torch_dtype=torch.float32)
-    unet.set_attn_processor(AttnProcessor())  # faster to train on a CPU than the fused kernel's backward
-    noise_scheduler = DDPMScheduler.from_pretrained(args.base / "scheduler")
-    latents = LatentCache.build(vae, release, release.splits["train"], args.out / "cache")
-    text = TextCache.build(text_encoder, tokenizer, [release.clip(id).caption for id in latents.ids])
-    config = add_lora(unet, args.rank, args.alpha, args.seed)
-    parameters = lora_parameters(unet)
-    ema = EMAModel(parameters, decay=args.ema_decay)
-    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(args.seed + 1)
-    folder = args.out / "painter_run"
-    adapter = torch.nn.ParameterList(parameters)
-    run = Run(
-        folder, {"lora": adapter}, optimizer, args.painter_steps, generator, extra_state={"ema": ema}, sample_steps=400
-    )
-    validation = [release.clip(id).caption for id in release.splits["val"][:64:8]]
-    samples = TextCache.build(text_encoder, tokenizer, validation)
-
-    def loss_of_step(step: int) -> dict[str, torch.Tensor]:
-        index = torch.tensor([latents.index_of[e.clip_id] for e in stories.examples(args.batch_size, generator)])
-        z = latents.take(index, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            states = text.states(index, generator, dropout=args.caption_dropout)
-            loss = diffusion_loss(unet, noise_scheduler, z, states, generator, snr_gamma=args.snr_gamma or None)
-        return {"loss": loss}
-
-    def sample(step: int) -> None:
-        ema.store(parameters)
-        ema.copy_to(parameters)
-        pictures = paint_samples(unet, vae, samples, noise_scheduler, seed=args.seed)
-        save_adapter(args, unet, config, run.step)
-        ema.restore(parameters)
-        picture_grid(pictures, columns=4).save(folder / "samples" / f"{step:06d}.png")
-        (folder / "samples" / "captions.txt").write_text("\n".join(validation) + "\n")
-
-    run.train(loss_of_step, sample, lambda: ema.step(parameters), description="painter", max_seconds=args.max_seconds)
-    ema.copy_to(parameters)
-    save_adapter(args, unet, config, run.step)
-
-
-def save_adapter(args: argparse.Namespace, unet: UNet2DConditionModel, config: LoraConfig, steps: int) -> None:
-    """Write the adapter as fp16 safetensors with its header."""
-    state = {f"unet.{name}": value.half().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
-    facts = {
-        "base_model": "saganets-embedded",
-        "objective": "diffusion",
-        "dataset": args.data.name,
-        "r": args.rank,
-        "lora_alpha": args.alpha,
-        "steps": steps,
-        "batch_size": args.batch_size,
-        "seed": args.seed,
-        "commit": git_commit(),
-        "license": "apache-2.0",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "diffusers", "peft")},
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    aside = args.out / f"{args.name}.tmp"
-    save_file(state, aside, metadata=adapter_header(config, facts))
-    os.replace(aside, args.out / f"{args.name}.safetensors")
+    train(parse_config(argv))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline import SAGANetsPipeline
-from train.saganets import LORA_TARGETS, adapter_header
+from train.adapter import LORA_TARGETS, adapter_header
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderDC
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from train.base import train_tokenizers
 
 
 NAMES = ("Gus", "Mabel", "Otto")
@@ -49,3 +54,54 @@ def release_folder(tmp_path):
 def make_release():
     """`write_release` itself, for releases of another size or for a whole module."""
     return write_release
+
+
+@pytest.fixture(scope="session")
+def vae():
+    return tiny_vae(0)
+
+
+@pytest.fixture(scope="session")
+def make_vae():
+    """`tiny_vae` itself, for other weights."""
+    return tiny_vae
+
+
+def tiny_vae(seed: int) -> AutoencoderDC:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoencoderDC(
+            latent_channels=4,
+            encoder_block_out_channels=(8, 16),
+            decoder_block_out_channels=(8, 16),
+            encoder_layers_per_block=(0, 1),
+            decoder_layers_per_block=(0, 1),
+            encoder_block_types="ResBlock",
+            decoder_block_types="ResBlock",
+            encoder_qkv_multiscales=((), ()),
+            decoder_qkv_multiscales=((), ()),
+            upsample_block_type="interpolate",
+            downsample_block_type="pixel_unshuffle",
+            scaling_factor=0.5,
+        ).eval()
+
+
+@pytest.fixture(scope="session")
+def text_parts(tmp_path_factory):
+    captions = ["Gus is in the kitchen.", "Mabel is talking to Gus in the yard."]
+    tokenizer, _ = train_tokenizers(captions, tmp_path_factory.mktemp("tokenizers"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=tokenizer.model_max_length,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        ).eval()
+    return encoder, tokenizer, captions

@@ -76,12 +76,12 @@ def test_crops_come_from_the_training_frames(release_folder):
     release = FlintstonesRelease(release_folder)
     for i, split in enumerate(("train", "val", "test")):
         for id in release.splits[split]:
-            np.save(release.folder / f"{id}.npy", np.full((2, 16, 16, 3), 100 * i, np.uint8))
+            np.save(release.layout.folder / f"{id}.npy", np.full((2, 16, 16, 3), 100 * i, np.uint8))
     pictures = Pictures([release])
     crops = pictures.crops(16, 8, torch.Generator().manual_seed(0))
     assert crops.shape == (16, 3, 8, 8) and (crops == -1).all()
     frame = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
-    np.save(release.folder / f"{release.splits['train'][0]}.npy", frame)
+    np.save(release.layout.folder / f"{release.splits['train'][0]}.npy", frame)
     one = Pictures([release])
     one.clips = one.clips[:1]
     whole = to_tensor(frame)
@@ -101,8 +101,8 @@ def test_every_stage_writes_a_whole_run(base, stage):
     assert state["step"] == STEPS[stage]
     (line,) = (folder / "log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == STEPS[stage] and np.isfinite(json.loads(line)["loss"])
-    for name, value in state["modules"][stage].items():
-        assert value.isfinite().all(), name
+    for module in state["modules"].values():
+        assert all(value.isfinite().all() for value in module.values())
     if stage in ("vae", "unet"):
         (picture,) = (folder / "samples").glob("*.png")
         assert Image.open(picture).width % 256 == 0
@@ -123,6 +123,19 @@ def test_the_painter_learns_from_the_town_alone(base):
     assert 0.5 < float(latents.float().std()) < 2  # scaled to unit deviation
 
 
+def test_the_text_encoder_learns_along_but_not_the_names(base):
+    state = torch.load(base / "out" / "unet" / "checkpoint.pt", weights_only=True)["modules"]["text_encoder"]
+    first = text_encoder_of(CLIPModel.from_pretrained(base / "out" / "clip" / "model")).state_dict()
+    changed = {name for name in first if not torch.equal(first[name], state[name])}
+    assert any("self_attn" in name for name in changed) and any("token_embedding" in name for name in changed)
+    (table,) = (name for name in first if "token_embedding" in name)
+    tokenizer = CLIPTokenizer.from_pretrained(base / "out" / "tokenizer")
+    town = FlintstonesRelease(base / "town")
+    seen = set(sum(tokenizer([town.clip(id).caption for id in town.splits["train"]] + [""]).input_ids, []))
+    unseen = [i for i in range(len(tokenizer)) if i not in seen]
+    assert torch.equal(first[table][unseen], state[table][unseen])
+
+
 def test_the_export_opens_with_stock_classes(base):
     model = base / "out" / "model"
     vae = AutoencoderDC.from_pretrained(model / "vae", torch_dtype=torch.float16)
@@ -139,5 +152,5 @@ def test_the_export_opens_with_stock_classes(base):
     assert scheduler.config.prediction_type == "v_prediction" and scheduler.config.timestep_spacing == "trailing"
     assert tokenizer.model_max_length == MAX_TOKENS
     averaged = torch.load(base / "out" / "unet" / "checkpoint.pt", weights_only=True)["extra"]["ema"]["shadow_params"]
-    for parameter, average in zip(unet.parameters(), averaged, strict=True):
+    for parameter, average in zip([*unet.parameters(), *text_encoder.parameters()], averaged, strict=True):
         assert torch.equal(parameter, average.half())

@@ -1,25 +1,45 @@
 """Coordinated training on a base of tiny random networks, saved and opened as the real one."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from peft.utils import set_peft_model_state_dict
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
-from train.saganets import LORA_TARGETS, add_lora, git_commit, lora_parameters, main
+from train.adapter import LORA_TARGETS, add_lora, git_commit, lora_parameters
+from train.config import PRESETS, parse_config
+from train.saganets import Coordinated, main
 
 
+ROOT = Path(__file__).parents[2]
 RANK, ALPHA, STEPS = 4, 8.0, 6
 
 
 def arguments(release_folder, base, out, *more: str) -> list[str]:
-    lengths = ["--painter_steps", str(STEPS), "--captioner_steps", str(STEPS), "--batch_size", "4"]
+    lengths = ["--steps", str(STEPS), "--batch_size", "4", "--schedule", "cosine", "--ema_decay", "0.5"]
     adapter = ["--rank", str(RANK), "--alpha", str(ALPHA), "--name", "tiny", "--learning_rate", "0.1"]
-    return ["--data", str(release_folder), "--base", str(base), "--out", str(out), *lengths, *adapter, *more]
+    places = ["--data", str(release_folder), "--base", str(base), "--out", str(out), "--cpu"]
+    return [*places, *lengths, *adapter, "--captioner_learning_rate", "0.01", *more]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Each run is a process of its own outside of these tests; accelerate keeps its state for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +93,9 @@ def test_b_moved_and_the_base_did_not(trained, tiny_base):
     b = [value for name, value in state.items() if ".lora_B." in name]
     assert b and all(value.abs().sum() > 0 and value.isfinite().all() for value in b)
     assert all(value.shape[1] == RANK and value.dtype == torch.float16 for value in b)
-    checkpoint = torch.load(out / "painter_run" / "checkpoint.pt", weights_only=True)
-    assert checkpoint["step"] == STEPS and set(checkpoint["modules"]) == {"lora"}
+    checkpoint = torch.load(out / "run" / "checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] == STEPS and set(checkpoint["modules"]) == {"painter", "captioner"}
+    assert all(name.isdigit() for name in checkpoint["modules"]["painter"])  # the matrices alone, not the UNet
 
 
 def test_the_adapter_opens_in_diffusers_with_its_alpha(trained, tiny_base):
@@ -121,22 +142,196 @@ def test_the_captioner_learnt_and_opens(trained, tiny_base):
     assert len(tokenizer) == captioner.config.vocab_size
     base = GPT2LMHeadModel.from_pretrained(tiny_base / "captioner", dtype=torch.float16)
     assert any(not torch.equal(a, b) for a, b in zip(captioner.parameters(), base.parameters(), strict=True))
-    (line,) = (out / "captioner_run" / "validation.jsonl").read_text().splitlines()
-    assert json.loads(line)["step"] == STEPS and json.loads(line)["loss"] > 0
-    assert (out / "captioner_run" / "samples" / f"{STEPS:06d}.txt").read_text().count("->") == 8
-    assert (out / "painter_run" / "samples" / f"{STEPS:06d}.png").stat().st_size > 0
+    (line,) = (out / "run" / "validation.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == STEPS
+    assert json.loads(line)["captioner_loss"] > 0 and json.loads(line)["painter_loss"] > 0
+    samples = out / "run" / "samples"
+    assert (samples / f"{STEPS:06d}.txt").read_text().count("->") == 8
+    picture = Image.open(samples / f"{STEPS:06d}.png")
+    assert picture.height * 4 == picture.width * 3  # three alphas of a story of four frames
+    config = json.loads((out / "config.json").read_text())
+    assert config["config"]["rank"] == RANK and config["processes"] == 1 and config["torch"]
 
 
-@pytest.mark.parametrize(("module", "result"), [("painter", "tiny.safetensors"), ("captioner", "captioner")])
-def test_each_module_alone_stopped_and_resumed_is_the_same(trained, show, tiny_base, tmp_path, module, result):
+def weights(out) -> dict[str, torch.Tensor]:
+    return {**load_file(out / "tiny.safetensors"), **load_file(out / "captioner" / "model.safetensors")}
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_stopped_and_resumed_is_the_same(trained, show, tiny_base, tmp_path):
     """Stopped by the clock again and again, in the middle of the schedule, each time with new objects."""
     whole, _ = trained
     for _ in range(50):
-        main(arguments(show, tiny_base, tmp_path, "--modules", module, "--max_seconds", "0.02"))
-        if torch.load(tmp_path / f"{module}_run" / "checkpoint.pt", weights_only=True)["step"] == STEPS:
+        main(arguments(show, tiny_base, tmp_path, "--max_seconds", "0.02"))
+        if torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == STEPS:
             break
-    weights = "tiny.safetensors" if module == "painter" else "captioner/model.safetensors"
-    resumed, expected = load_file(tmp_path / weights), load_file(whole / weights)
-    assert resumed.keys() == expected.keys()
-    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
-    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {f"{module}_run", result}
+    assert same(weights(tmp_path), weights(whole))
+
+
+@pytest.mark.parametrize("module", ["painter", "captioner"])
+def test_each_module_alone_learns_the_same(trained, show, tiny_base, tmp_path, module):
+    whole, _ = trained
+    main(arguments(show, tiny_base, tmp_path, "--modules", module))
+    name = "tiny.safetensors" if module == "painter" else "captioner/model.safetensors"
+    assert same(load_file(tmp_path / name), load_file(whole / name))
+    assert (tmp_path / "tiny.safetensors").exists() == (module == "painter")
+    assert (tmp_path / "captioner").exists() == (module == "captioner")
+
+
+def losses(out) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def close(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[n].float(), b[n].float(), rtol=0.02, atol=4e-3) for n in a)
+
+
+def test_accumulated_parts_are_the_same_batch(trained, show, tiny_base, tmp_path):
+    whole, _ = trained
+    main(arguments(show, tiny_base, tmp_path, "--accumulation", "2"))
+    (one,), (two,) = losses(whole), losses(tmp_path)
+    for name in ("painter_loss", "captioner_loss", "grad_norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
+
+
+def test_two_processes_are_the_same_batch(trained, show, tiny_base, tmp_path):
+    whole, _ = trained
+    script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*script, "train.saganets", *arguments(show, tiny_base, tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "config.json").read_text())["processes"] == 2
+    (one,), (two,) = losses(whole), losses(tmp_path)
+    for name in ("painter_loss", "captioner_loss", "grad_norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
+
+
+def test_sigterm_leaves_a_checkpoint_and_no_error(trained, show, tiny_base, tmp_path):
+    whole, _ = trained
+    command = [sys.executable, "-m", "train.saganets", *arguments(show, tiny_base, tmp_path, "--steps", "100000")]
+    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 200
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors.decode()[-2000:]
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 50
+
+
+def test_the_kohya_file_holds_the_true_alpha_and_paints_the_same(trained, show, tiny_base, tmp_path):
+    whole, _ = trained
+    main(arguments(show, tiny_base, tmp_path, "--modules", "painter", "--format", "kohya"))
+    state = load_file(tmp_path / "tiny.safetensors")
+    assert all(name.startswith("lora_unet_") for name in state)
+    assert {float(value) for name, value in state.items() if name.endswith(".alpha")} == {ALPHA}
+    unet, peft = base_unet(tiny_base), base_unet(tiny_base)
+    peft.load_lora_adapter(str(whole), weight_name="tiny.safetensors", prefix="unet")
+    converted, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
+        str(tmp_path), weight_name="tiny.safetensors", unet_config=unet.config
+    )
+    StableDiffusionLoraLoaderMixin.load_lora_into_unet(converted, alphas, unet)
+    assert torch.allclose(predict(unet), predict(peft), atol=1e-4)
+    assert not torch.allclose(predict(unet), predict(base_unet(tiny_base)), atol=1e-3)
+
+
+def test_every_story_comes_once_an_epoch_and_draws_follow_from_the_step(show, tiny_base, tmp_path):
+    config = parse_config(arguments(show, tiny_base, tmp_path))
+    trained = Coordinated(config, Accelerator(cpu=True))
+    state = torch.get_rng_state()
+    firsts = [e for step in range(trained.steps_per_epoch) for e in trained.draws(step).examples]
+    assert torch.equal(state, torch.get_rng_state())
+    again = trained.draws(1)
+    trained.draws(2)
+    assert trained.draws(1).examples == again.examples and torch.equal(
+        trained.draws(1).painter.noise, again.painter.noise
+    )
+    stories = trained.stories.stories
+    starts = [story[0] for e in firsts for story in stories if story[len(e.captions)] == e.clip_id]
+    assert len(set(starts)) == len(starts) == trained.steps_per_epoch * 4
+    lengths = [len(e.captions) for step in range(40) for e in trained.draws(step).examples]
+    assert set(lengths) == {0, 1, 2, 3}
+
+
+def test_more_of_the_recipe_runs(show, tiny_base, tmp_path, make_release):
+    """Prior preservation, noise offset, dropouts, plain pictures, checkpointed gradients, bf16, a tracker, epochs."""
+    prior = make_release(tmp_path / "town", size=16, clips=6, frames=5)
+    more = ["--prior", str(prior), "--noise_offset", "0.1", "--caption_dropout", "0.2", "--lora_dropout", "0.1"]
+    more += [
+        "--mirror",
+        "false",
+        "--gradient_checkpointing",
+        "--mixed_precision",
+        "bf16",
+        "--report_to",
+        "tensorboard",
+    ]
+    out = tmp_path / "out"
+    main(arguments(show, tiny_base, out, *more, "--epoch_adapters", "--steps", "0", "--epochs", "1"))
+    (line,) = losses(out)
+    assert line["prior_loss"] > 0 and line["pictures_a_second"] > 0
+    assert (out / "epochs" / "01" / "tiny.safetensors").exists()
+    assert list((out / "saganets").glob("events.*"))
+
+
+def test_early_stopping(show, tiny_base, tmp_path):
+    stopping = ["--steps", "400", "--validation_steps", "1", "--patience", "1", "--captioner_learning_rate", "0"]
+    main(arguments(show, tiny_base, tmp_path, "--modules", "captioner", "--watch", "captioner_loss", *stopping))
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch_size", "0"], "`batch_size` is 0"),
+        (["--alpha", "0"], "`alpha`"),
+        (["--caption_dropout", "1"], "`caption_dropout`"),
+        (["--modules", "vae"], "--modules"),
+        (["--config", "no_such"], "no preset"),
+        (["--rank", "many"], "--rank"),
+    ],
+)
+def test_bad_settings_are_named(show, tiny_base, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as failure:
+        main(arguments(show, tiny_base, tmp_path, *flags))
+    assert failure.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_divide(show, tiny_base, tmp_path):
+    with pytest.raises(ValueError, match="`batch_size` 4 does not divide"):
+        main(arguments(show, tiny_base, tmp_path, "--accumulation", "3"))
+    with pytest.raises(ValueError, match="`batch_size` is 400"):
+        main(arguments(show, tiny_base, tmp_path, "--batch_size", "400"))
+
+
+def test_a_run_is_not_overwritten(trained, show, tiny_base):
+    whole, _ = trained
+    with pytest.raises(ValueError, match="'never'"):
+        main(arguments(show, tiny_base, whole, "--resume", "never"))
+
+
+def test_yaml_and_flags(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: a\nbase: b\nrank: 8\nmirror: false\nlearning_rate: 1.0e-3\n")
+    config = parse_config(["--config", str(path), "--rank", "16"])
+    assert (config.data, config.rank, config.mirror, config.learning_rate) == ("a", 16, False, 1e-3)
+    path.write_text("rnak: 8\n")
+    with pytest.raises(SystemExit):
+        parse_config(["--config", str(path), "--data", "a", "--base", "b"])
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_are_read(preset):
+    config = parse_config(["--config", preset, "--data", "a", "--base", "b"])
+    assert (config.rank, config.alpha) == (32, 32)

@@ -1,178 +1,61 @@
-"""FlintstonesSV on disk, and every show written in its layout: validated when opened, frames read only when asked for.
-
-A release is a folder with `flintstones_annotations_v1-0.json` (one record a clip), `train-val-test_split.json` (ids of
-each split) and `video_frames_sampled/<id>.npy` (or `video_frames/`), uint8 (n, H, W, 3), RGB.
-"""
+"""FlintstonesSV, and every show in one of its layouts: validated when opened, frames read only when asked for."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from train.data.annotations import ClipRecord, check_id, read_record, stories_of
+from train.data.arrays import Choose
 from train.data.gravel_gulch.world import REGULARS
+from train.data.layouts import NoFrames, recognise
 
 
-ANNOTATIONS = "flintstones_annotations_v1-0.json"
-SPLIT = "train-val-test_split.json"
-FRAME_FOLDERS = ("video_frames_sampled", "video_frames")
-CLIP_ID = re.compile(r"s_(\d{2})_e_(\d{2})_shot_(\d{6})_(\d{6})", re.ASCII)
 MAX_MISSING = 0.05  # share of the split's clips that may lack frames or an annotation
 FLINTSTONES = ("Wilma", "Fred", "Betty", "Barney", "Dino", "Pebbles", "Mr Slate")  # the literature's order
 CASTS = (FLINTSTONES, REGULARS)
-
-
-@dataclass(frozen=True)
-class ClipRecord:
-    """What the annotations say of one clip.
-
-    Args:
-        id (`str`): its `globalID`.
-        caption (`str`): the description, without line breaks, double or outer blanks.
-        setting (`str`): where it plays, lower case; empty if the record does not say.
-        characters (`list[str]`): the characters' entity labels, stripped and lower case, largest first.
-    """
-
-    id: str
-    caption: str
-    setting: str
-    characters: list[str]
-
-
-def check_id(id: str) -> str:
-    """Return a clip's id if it is of the grammar `s_SS_e_EE_shot_FFFFFF_GGGGGG`.
-
-    Raises:
-        ValueError: it is not; ids become file names, so nothing else may pass.
-    """
-    if not isinstance(id, str) or CLIP_ID.fullmatch(id) is None:
-        raise ValueError(f"`id` is {id!r}, but a clip's id has the form 's_01_e_02_shot_000300_000374'.")
-    return id
-
-
-def episode_of(id: str) -> str:
-    """Season and episode of a clip: `"s_01_e_02"`."""
-    return id[:9]
-
-
-def stories_of(splits: Mapping[str, Sequence[str]], length: int = 5) -> dict[str, list[list[str]]]:
-    """Stories of every split: each clip with the next `length - 1` annotated clips of its episode.
-
-    Ids of all splits are sorted together, as the literature's `following_cache` does; a clip that has too few
-    followers in its episode starts no story. Stories keep the order of the split's list.
-
-    Args:
-        splits (`Mapping[str, Sequence[str]]`): ids of each split.
-        length (`int`): frames of a story, at least 1.
-
-    Raises:
-        ValueError: `length` is below 1.
-    """
-    if length < 1:
-        raise ValueError(f"`length` is {length}, but a story has at least 1 frame.")
-    ids = sorted(id for split in splits.values() for id in split)
-    story_of = {}
-    for start in range(len(ids) - length + 1):
-        story = ids[start : start + length]
-        if episode_of(story[0]) == episode_of(story[-1]):
-            story_of[story[0]] = story
-    return {name: [story_of[id] for id in split if id in story_of] for name, split in splits.items()}
-
-
-def read_split(path: Path) -> dict[str, list[str]]:
-    """Read a split file: lists of clip ids by the split's name.
-
-    Raises:
-        ValueError: not JSON, not of that shape, an id not of the grammar, or an id in two places.
-    """
-    splits = read_json(path)
-    if not isinstance(splits, dict) or not all(isinstance(ids, list) for ids in splits.values()):
-        raise ValueError(f"{path} must hold one object of lists of clip ids.")
-    seen = set()
-    for name, ids in splits.items():
-        for id in ids:
-            try:
-                check_id(id)
-            except ValueError as error:
-                raise ValueError(f"{path}, split {name!r}: {error}") from None
-            if id in seen:
-                raise ValueError(f"{path} holds {id} twice.")
-            seen.add(id)
-    return splits
-
-
-def read_json(path: Path) -> object:
-    """Parse a JSON file.
-
-    Raises:
-        ValueError: the file is missing, cut off or not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        found = ", ".join(sorted(os.listdir(path.parent))[:8]) if path.parent.is_dir() else "no such folder"
-        raise ValueError(f"{path} is missing; {path.parent} holds: {found or 'nothing'}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); fetch or write it again.") from None
-
-
-def read_record(record: object) -> ClipRecord | None:
-    """One annotation as a `ClipRecord`, or `None` if it lacks an id or a caption."""
-    if not isinstance(record, dict):
-        return None
-    id, description = record.get("globalID"), record.get("description")
-    if not isinstance(id, str) or not isinstance(description, str) or not description.strip():
-        return None
-    setting, characters = record.get("setting"), record.get("characters")
-    labels = [c.get("entityLabel") for c in characters if isinstance(c, dict)] if isinstance(characters, list) else []
-    return ClipRecord(
-        id=id,
-        caption=" ".join(description.split()),
-        setting=" ".join(setting.lower().split()) if isinstance(setting, str) else "",
-        characters=[label.strip().lower() for label in labels if isinstance(label, str)],
-    )
+ORIGINAL_SIZE = (640, 480)  # pixels of the frames that the boxes were drawn on; later squeezed to a square
+KEY_FRAMES = (9, 39, 69)  # of 75, from 0: those with boxes
+SAMPLED = (9, 24, 39, 54, 69)  # the five that our own show keeps; which ones the real bundle keeps is not known
 
 
 class FlintstonesRelease:
-    """A release on disk. Opening it reads the two JSON files and lists the frames; pictures are read on demand.
+    """A release. Opening it reads the annotations and lists the frames; pictures are read on demand.
 
     Args:
-        root (`str | os.PathLike`): the release's folder.
+        root (`str | os.PathLike`): a folder or file in one of the layouts of `train.data.layouts`, or the address of
+            shards (`hf://datasets/USER/NAME`, `https://HOST/PATH`).
         max_missing (`float`): share of the split's clips that may be missing.
+        pictures (`bool`): `False` opens the annotations alone, wherever the frames are.
 
     Attributes:
+        layout (`Layout`): how it lies on disk; `layout.name` says it in words.
         splits (`dict[str, list[str]]`): usable ids of each split, in the order of the split file.
         missing (`dict[str, list[str]]`): ids without `"annotation"` and without `"frames"`; they are in no split.
         cast (`tuple[str, ...]`): the regulars of the show this is, in label order; empty if no known regular occurs.
 
     Raises:
-        ValueError: a file is missing or of the wrong shape, or too many clips are missing.
+        ValueError: no known layout, a file is missing or of the wrong shape, or too many clips are missing.
     """
 
-    def __init__(self, root: str | os.PathLike, max_missing: float = MAX_MISSING):
-        self.root = Path(root)
-        split = read_split(self.root / SPLIT)
-        annotations = read_json(self.root / ANNOTATIONS)
-        if not isinstance(annotations, list):
-            raise ValueError(f"{self.root / ANNOTATIONS} must hold one list of records.")
-        self.folder = next((self.root / name for name in FRAME_FOLDERS if (self.root / name).is_dir()), None)
-        if self.folder is None:
-            raise ValueError(f"{self.root} holds none of the folders {', '.join(FRAME_FOLDERS)}.")
-        records = [record for record in map(read_record, annotations) if record is not None]
+    def __init__(self, root: str | os.PathLike, max_missing: float = MAX_MISSING, pictures: bool = True):
+        self.layout = recognise(root) if pictures else NoFrames(Path(root))
+        self.root = self.layout.root
+        split = self.layout.splits()
+        records = [record for record in map(read_record, self.layout.annotations()) if record is not None]
         self.records = {record.id: record for record in records}
-        with os.scandir(self.folder) as entries:
-            present = {entry.name[:-4] for entry in entries if entry.name.endswith(".npy")}
+        present = self.layout.present()
         ids = [id for split_ids in split.values() for id in split_ids]
         self.missing = {
             "annotation": [id for id in ids if id not in self.records],
             "frames": [id for id in ids if id not in present],
         }
+        if not ids:
+            raise ValueError(f"{self.root}: the split lists no clip; fetch or write it again.")
         lost = set(self.missing["annotation"]) | set(self.missing["frames"])
         if len(lost) > max_missing * len(ids):
             raise ValueError(
@@ -182,6 +65,7 @@ class FlintstonesRelease:
             )
         self.splits = {name: [id for id in split_ids if id not in lost] for name, split_ids in split.items()}
         self.cast = self._cast()
+        self._box_scale: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
@@ -210,32 +94,64 @@ class FlintstonesRelease:
         return self.records[id]
 
     def frames(self, id: str) -> np.ndarray:
-        """The frames of a clip: uint8 (n, H, W, 3), RGB, memory-mapped and read-only.
+        """The frames of a clip: uint8 (n, H, W, 3), RGB, read-only; memory-mapped where they have a file of their own.
 
         Floating-point files, which the literature accepts, come back as a uint8 copy.
 
         Raises:
-            ValueError: `id` is not of the grammar, or its file is missing, cut off, or of another shape or type.
+            ValueError: `id` is not of the grammar, or its frames are missing, cut off, or of another shape or type.
         """
-        path = self.folder / f"{check_id(id)}.npy"
-        try:
-            frames = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise ValueError(f"{path} is missing.") from None
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path} is not a whole array file ({error}); fetch or write it again.") from None
-        if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-            raise ValueError(f"{path} has the shape {frames.shape}, but frames are (n, H, W, 3).")
-        if np.issubdtype(frames.dtype, np.floating):
-            return np.clip(np.nan_to_num(frames), 0, 255).astype(np.uint8)
-        if frames.dtype != np.uint8:
-            raise ValueError(f"{path} has the type {frames.dtype}, but frames are uint8 (or floating, 0 to 255).")
-        return frames
+        return self.layout.frames(check_id(id))
+
+    def frame(self, id: str, index: int | Choose) -> np.ndarray:
+        """One frame of a clip: uint8 (H, W, 3), RGB, read-only. Only its bytes are read.
+
+        Args:
+            index (`int | Callable[[int], int]`): which, negative from the end; or a function that is given the number
+                of frames and says which, so that choosing needs no second read.
+
+        Raises:
+            ValueError: as `frames`, or the clip has no such frame.
+        """
+        return self.layout.frame(check_id(id), index)
 
     def fingerprint(self, id: str) -> str:
         """Changes when the frames of a clip are written anew; what is computed from frames is kept under it."""
-        facts = (self.folder / f"{check_id(id)}.npy").stat()
-        return f"{id} {facts.st_size} {facts.st_mtime_ns}"
+        return self.layout.fingerprint(check_id(id))
+
+    def boxes(self, id: str, position: float = 0.5, classes: Iterable[str] | None = None) -> np.ndarray:
+        """Where those of `classes` (default: `cast`) are in the squeezed, square frame.
+
+        Args:
+            position (`float`): which moment of the clip, 0 (first frame) to 1 (last); between two key frames with
+                boxes they are interpolated, as AI2's tracking does; elsewhere the nearest key frame says it.
+
+        Returns:
+            float32 (len(classes), 4): x1, y1, x2, y2 as shares of the frame's width and height in [0, 1]; zeros where
+            the character is not annotated or out of the picture.
+        """
+        record = self.clip(id)
+        scale = np.array([*self.box_scale, *self.box_scale], dtype=np.float32)
+        classes = self.cast if classes is None else tuple(classes)
+        boxes = np.zeros((len(classes), 4), dtype=np.float32)
+        for i, name in enumerate(classes):
+            if name.strip().lower() in record.characters:
+                box = _at(record.boxes[record.characters.index(name.strip().lower())], position * 74)
+                if box is not None:
+                    boxes[i] = np.clip(np.asarray(box, dtype=np.float32) / scale, 0, 1)
+        return boxes
+
+    @property
+    def box_scale(self) -> tuple[float, float]:
+        """Width and height, in pixels, of the picture that the boxes count in: the 640 x 480 original, or 128 x 128 if
+        no box of the whole release leaves that, as in some copies."""
+        if self._box_scale is None:
+            largest = max(
+                (max(box) for record in self.records.values() for boxes in record.boxes for box in boxes if box),
+                default=0,
+            )
+            self._box_scale = ORIGINAL_SIZE if largest > 128 else (128, 128)
+        return self._box_scale
 
     def labels(self, id: str, classes: Iterable[str] | None = None) -> np.ndarray:
         """Who of `classes` (default: `cast`) the annotation names: uint8 (len(classes),) of 0 and 1.
@@ -246,12 +162,36 @@ class FlintstonesRelease:
         classes = self.cast if classes is None else classes
         return np.array([name.strip().lower() in characters for name in classes], dtype=np.uint8)
 
-    def stories(self, split: str, length: int = 5) -> list[list[str]]:
+    def stories(
+        self, split: str, length: int = 5, followings: Mapping[str, Sequence[str]] | None = None
+    ) -> list[list[str]]:
         """Stories of one split as lists of `length` ids: see `stories_of`.
 
+        Args:
+            followings: what `read_followings` read of a `following_cacheK.pkl`; the rule makes them otherwise.
+
         Raises:
-            ValueError: there is no such split, or `length` is below 1.
+            ValueError: there is no such split, or `length` is below 1 or more than the layout's stories have.
         """
         if split not in self.splits:
             raise ValueError(f"`split` is {split!r}, but {self.root} has {', '.join(self.splits)}.")
-        return stories_of(self.splits, length)[split]
+        own = self.layout.stories(length) if followings is None else None
+        if own is None:
+            return stories_of(self.splits, length, followings)[split]
+        usable = set(self.splits[split])
+        return [story for story in own[split] if usable.issuperset(story)]
+
+
+def sampled_index(index: int, count: int) -> int:
+    """Where frame `index` of five lies in a clip of `count` frames: at its own place, or in a whole clip of 75."""
+    return SAMPLED[index] if count == 75 else index
+
+
+def _at(boxes: Sequence[tuple | None], frame: float) -> np.ndarray | None:
+    """The box at a frame of 75: between two key frames that both have one, else that of the nearest key frame."""
+    known = [(key, box and np.asarray(box, dtype=np.float32)) for key, box in zip(KEY_FRAMES, boxes, strict=True)]
+    for (a, first), (b, second) in zip(known, known[1:]):
+        if a <= frame <= b and first is not None and second is not None:
+            return first + (second - first) * ((frame - a) / (b - a))
+    nearest = min(abs(key - frame) for key in KEY_FRAMES)
+    return next((box for key, box in known if box is not None and abs(key - frame) == nearest), None)

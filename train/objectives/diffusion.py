@@ -17,12 +17,33 @@ def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.T
     return weights / snr
 
 
+def draw_noise(
+    scheduler, shape: tuple[int, ...], generator: torch.Generator, offset: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The draws of one batch.
+
+    Args:
+        shape (`tuple[int, ...]`): (B, C, h, w).
+        offset (`float`): deviation of noise that is one value a channel of a picture, added to the noise; it lets a
+            model learn pictures that are bright or dark as a whole.
+
+    Returns:
+        Noise of `shape`, float32, and timesteps (B,), int64, uniform.
+    """
+    noise = torch.randn(shape, generator=generator)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, shape[:1], generator=generator)
+    if offset:
+        noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator)
+    return noise, timesteps
+
+
 def diffusion_loss(
     unet: UNet2DConditionModel,
     scheduler,
     latents: torch.Tensor,
     text_states: torch.Tensor,
-    generator: torch.Generator,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
     snr_gamma: float | None = None,
 ) -> torch.Tensor:
     """The loss of one batch.
@@ -31,15 +52,12 @@ def diffusion_loss(
         scheduler: a DDPM scheduler with `prediction_type` `epsilon` or `v_prediction`.
         latents (`torch.Tensor`): (B, C, h, w), already multiplied by the VAE's scaling factor.
         text_states (`torch.Tensor`): (B, L, D), the text encoder's last hidden states.
-        generator (`torch.Generator`): draws timesteps and noise.
+        noise (`torch.Tensor`), timesteps (`torch.Tensor`): as `draw_noise` gives them.
         snr_gamma (`float`, *optional*): gamma of min-SNR weighting; `None` weighs all timesteps alike, as the paper.
 
     Returns:
         `torch.Tensor`: a scalar.
     """
-    batch = latents.shape[0]
-    noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
-    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch,), generator=generator)
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(noisy, timesteps, encoder_hidden_states=text_states, return_dict=False)[0].float()
     kind = scheduler.config.prediction_type

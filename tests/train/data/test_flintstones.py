@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from train.data.flintstones import ANNOTATIONS, SPLIT, FlintstonesRelease, check_id, stories_of
+from train.data.annotations import ANNOTATIONS, SPLIT, check_id, stories_of
+from train.data.flintstones import FlintstonesRelease
 
 
 FIRST = "s_01_e_01_shot_000000_000074"
@@ -160,5 +161,5 @@ def test_broken_frames_name_the_file(release_folder, spoil):
 
 def test_a_folder_without_frames_is_refused(release_folder):
     (release_folder / "video_frames_sampled").rename(release_folder / "pictures")
-    with pytest.raises(ValueError, match="video_frames_sampled, video_frames"):
+    with pytest.raises(ValueError, match="no known layout.*video_frames_sampled.*Found: .*pictures"):
         FlintstonesRelease(release_folder)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.flintstones import CLIP_ID, FlintstonesRelease, episode_of
+from train.data.annotations import CLIP_ID, episode_of
+from train.data.flintstones import FlintstonesRelease
 from train.data.gravel_gulch.__main__ import main
 from train.data.gravel_gulch.release import (
     KEY_FRAMES,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from train.objectives.diffusion import diffusion_loss, min_snr_weights
+from train.objectives.diffusion import diffusion_loss, draw_noise, min_snr_weights
 
 
 B, C, SIDE, D = 3, 4, 8, 16
@@ -60,9 +60,8 @@ def test_loss_by_hand(unet, kind, gamma):
     latents = torch.randn((B, C, SIDE, SIDE), generator=draw)
     states = torch.randn((B, 5, D), generator=draw)
     state = torch.get_rng_state()
-    loss = diffusion_loss(
-        unet, noise_scheduler(kind), latents, states, torch.Generator().manual_seed(7), snr_gamma=gamma
-    )
+    draws = draw_noise(noise_scheduler(kind), latents.shape, torch.Generator().manual_seed(7))
+    loss = diffusion_loss(unet, noise_scheduler(kind), latents, states, *draws, snr_gamma=gamma)
     assert torch.equal(state, torch.get_rng_state())
 
     generator = torch.Generator().manual_seed(7)
@@ -85,7 +84,8 @@ def test_loss_reaches_the_unet(unet):
         noise_scheduler("epsilon"),
         torch.zeros(B, C, SIDE, SIDE),
         torch.zeros(B, 5, D),
-        torch.Generator().manual_seed(0),
+        torch.ones(B, C, SIDE, SIDE),
+        torch.full((B,), 500),
     )
     (gradient,) = torch.autograd.grad(loss, [unet.conv_out.weight])
     assert gradient.abs().sum() > 0
@@ -98,5 +98,15 @@ def test_other_predictions_are_refused(unet):
             noise_scheduler("sample"),
             torch.zeros(B, C, SIDE, SIDE),
             torch.zeros(B, 5, D),
-            torch.Generator().manual_seed(0),
+            torch.zeros(B, C, SIDE, SIDE),
+            torch.full((B,), 500),
         )
+
+
+def test_offset_noise_is_one_value_a_channel_of_a_picture():
+    shape, scheduler = (4, C, SIDE, SIDE), noise_scheduler("epsilon")
+    plain, timesteps = draw_noise(scheduler, shape, torch.Generator().manual_seed(1))
+    shifted, same = draw_noise(scheduler, shape, torch.Generator().manual_seed(1), offset=0.5)
+    added = shifted - plain
+    assert torch.equal(timesteps, same) and added.std(dim=(2, 3)).max() < 1e-5
+    assert 0.2 < float(added.mean(dim=(2, 3)).std()) < 0.9

@@ -1,0 +1,162 @@
+"""The settings of `train.saganets`: one dataclass gives flags, help, YAML presets and the record of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Optional
+
+import yaml
+from transformers import HfArgumentParser
+
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+def setting(help: str, default: object = dataclasses.MISSING):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainingConfig:
+    """Every setting of a training; `python -m train.saganets --help` prints what each means."""
+
+    data: str = setting("release of the show, in any layout of train/data/layouts")
+    base: str = setting("folder or Hub id of the base model, in diffusers' layout")
+    captioner: str = setting("folder or Hub id of a GPT-2; empty: the base's own", "")
+    out: str = setting("checkpoints, logs, samples and results", "runs/saganets")
+    name: str = setting("the adapter's file name, without suffix", "gravel-gulch-diffusion")
+    base_model: str = setting("what the adapter's header calls the base", "saganets-embedded")
+    modules: Literal["both", "captioner", "painter"] = setting("which parts learn", "both")
+    cached: bool = setting("read annotations and caches only; the pictures may be gone by now", False)
+    resolution: Optional[int] = setting("side of the pictures in pixels; default: as they are", None)  # noqa: UP045
+    seed: int = setting("governs every draw", 0)
+    resume: Literal["latest", "never"] = setting(
+        "go on from the newest checkpoint, or refuse to run over it", "latest"
+    )
+
+    steps: int = setting("optimizer steps of the whole schedule; 0: as `epochs` says", 0)
+    epochs: float = setting("passes over the training stories, where `steps` is 0", 5.0)
+    batch_size: int = setting("stories a step, over all processes and accumulated parts together", 24)
+    accumulation: int = setting("parts that each process splits its share of a step into", 1)
+    max_seconds: float = setting("stop, resumable, after so long; 0: never", 0.0)
+
+    rank: int = setting("r of the LoRA matrices", 32)
+    alpha: float = setting("alpha of training; alpha = rank is what every LoRA reader agrees on", 32.0)
+    lora_dropout: float = setting("dropout before A", 0.0)
+    lora_init: Literal["gaussian", "kaiming"] = setting("how A is drawn; B begins as zero", "gaussian")
+
+    learning_rate: float = setting("peak rate of the LoRA matrices", 1e-4)
+    captioner_learning_rate: float = setting("peak rate of GPT-2", 5e-5)
+    weight_decay: float = setting("AdamW's, of the LoRA matrices", 1e-2)
+    captioner_weight_decay: float = setting("AdamW's, of GPT-2", 1e-2)
+    adam_beta2: float = setting("AdamW's second beta", 0.999)
+    schedule: Literal["constant", "cosine", "linear"] = setting("of the rates, after the warm-up", "constant")
+    warmup: int = setting("steps of linear warm-up", 0)
+    max_grad_norm: float = setting("gradients of each module are clipped to this norm", 1.0)
+
+    snr_gamma: float = setting("min-SNR weighting; 0: the paper's plain loss", 0.0)
+    noise_offset: float = setting("share of noise that is one value a channel of a picture", 0.0)
+    caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
+    mirror: bool = setting("use mirrored pictures too; no caption says left or right", True)
+    prior: str = setting("release of generic pictures to preserve the base on; empty: none", "")
+    prior_weight: float = setting("weight of the loss on them", 1.0)
+    ema_decay: float = setting("moving average of the LoRA matrices; 0: none", 0.0)
+
+    mixed_precision: Literal["no", "bf16", "fp16"] = setting("of the products; LoRA and optimizer stay float32", "no")
+    gradient_checkpointing: bool = setting("less memory, a third slower", False)
+    cpu: bool = setting("do not use a GPU", False)
+
+    validation_steps: int = setting("steps between validations: losses, captions and a story at alpha 0, 10, 32", 500)
+    validation_stories: int = setting("stories of the validation split that the losses are of", 64)
+    patience: int = setting("stop after so many validations without a better `watch`; 0: never", 0)
+    watch: Literal["painter_loss", "captioner_loss"] = setting("metric of early stopping", "painter_loss")
+    checkpoint_seconds: float = setting("time between checkpoints", 120.0)
+    epoch_adapters: bool = setting("keep the adapter of every epoch, for figures", False)
+    report_to: str = setting("an accelerate tracker: tensorboard, trackio, ...; empty: the log file alone", "")
+    format: Literal["peft", "kohya"] = setting(
+        "of the adapter: peft's keys, or those of ComfyUI and AUTOMATIC1111", "peft"
+    )
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulation", "rank", "validation_steps", "validation_stories"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
+        for name in ("steps", "warmup", "patience", "seed", "max_seconds", "learning_rate", "captioner_learning_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must not be negative.")
+        for name in ("lora_dropout", "caption_dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
+        if self.alpha <= 0:
+            raise ValueError(f"`alpha` is {self.alpha}, but must be above 0.")
+        if not self.steps and self.epochs <= 0:
+            raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
+
+
+def parse_config(argv: list[str] | None = None) -> TrainingConfig:
+    """Settings from `--config` (a preset's name or a YAML file), overridden by flags.
+
+    Raises:
+        SystemExit: with status 2 and a message for whatever is wrong.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(TrainingConfig, description="Coordinated training of SAGANets (paper 4.3).")
+    names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+    parser.add_argument("--config", help=f"a YAML file of these settings, or a preset: {names}")
+    given, _ = _config_flag(argv)
+    if given is not None:
+        try:
+            argv = [*_as_flags(read_yaml(given)), *argv]
+        except ValueError as error:
+            parser.error(str(error))
+    try:
+        config, _ = parser.parse_args_into_dataclasses(argv)
+    except ValueError as error:
+        parser.error(str(error))
+    return config
+
+
+def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
+    import argparse
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    known, rest = early.parse_known_args(argv)
+    return known.config, rest
+
+
+def read_yaml(name: str | os.PathLike) -> dict[str, object]:
+    """The settings in a YAML file, or in a preset of this name.
+
+    Raises:
+        ValueError: no such file, not YAML, not a mapping, or a setting that there is not.
+    """
+    path = PRESETS / f"{name}.yaml"
+    path = path if path.is_file() else Path(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"`--config` {name} is no preset and no file that can be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"`--config` {path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"`--config` {path} must hold settings as `name: value`.")
+    known = {f.name for f in dataclasses.fields(TrainingConfig)}
+    for unknown in set(values) - known:
+        raise ValueError(f"`--config` {path} sets {unknown!r}, which there is not; see --help.")
+    return values
+
+
+def _as_flags(values: dict[str, object]) -> list[str]:
+    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def save_config(config: TrainingConfig, facts: dict[str, object], path: Path) -> None:
+    """Write the resolved settings, and what ran them, beside the run."""
+    text = json.dumps({"config": dataclasses.asdict(config), **facts}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
