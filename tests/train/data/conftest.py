@@ -131,3 +131,45 @@ def add_member():
 @pytest.fixture(scope="session")
 def make_png():
     return png_of
+
+
+ARCHIVE = "flintstones_dataset.tgz"
+HDF5 = "flintstones.h5"
+LAYOUTS = [
+    "our own show",
+    "the FlintstonesSV bundle",
+    "AI2's raw release, unpacked",
+    "AI2's raw release, packed",
+    "StoryGPT-V's re-pack",
+    "AR-LDM's HDF5",
+]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, make_release):
+    """Captions in several scripts; an annotated clip that is in no split."""
+    root = make_release(tmp_path_factory.mktemp("bundle") / "show")
+    records = json.loads((root / ANNOTATIONS).read_text())
+    for i, text in enumerate(("猫は庭にいる。", "القطة في الفناء.", "👩‍👩‍👧 in a\tcar. ", "Gus\n\x1bsays: no.")):
+        records[i]["description"] = text
+    records.append(records[0] | {"globalID": "s_09_e_01_shot_000000_000074"})
+    (root / ANNOTATIONS).write_text(json.dumps(records))
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(bundle, tmp_path_factory, write_layout):
+    """Every layout, to be read only."""
+    out = tmp_path_factory.mktemp("layouts")
+    names = [*LAYOUTS, "AR-LDM's HDF5 alone"]
+    return {name: write_layout(name, bundle, out / str(i)) for i, name in enumerate(names)}
+
+
+@pytest.fixture
+def archive(bundle, tmp_path, write_layout):
+    return write_layout("AI2's raw release, packed", bundle, tmp_path / "packed") / ARCHIVE
+
+
+@pytest.fixture
+def hdf5(bundle, tmp_path, write_layout):
+    return write_layout("AR-LDM's HDF5 alone", bundle, tmp_path / "hdf5") / HDF5

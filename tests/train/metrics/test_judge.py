@@ -116,7 +116,7 @@ def test_training_learns_who_and_where_and_resumes(release_folder):
     for id in sum(release.splits.values(), []):
         clip = release.clip(id)
         shade = np.array(SHADES[clip.characters[0]]) // (3 if clip.setting == "yard" else 1)
-        np.save(release.folder / f"{id}.npy", np.full((2, 16, 16, 3), shade, np.uint8))
+        np.save(release.layout.folder / f"{id}.npy", np.full((2, 16, 16, 3), shade, np.uint8))
     out = release_folder.parent / "judge"
     arguments = ["--data", str(release_folder), "--out", str(out), "--steps", "200", "--batch_size", "8"]
     main([*arguments, "--minutes", "0"])  # stopped at once, and goes on
