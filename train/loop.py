@@ -66,6 +66,10 @@ class Run:
     parts: int = 1
     clip: list[list[torch.nn.Parameter]] | None = None
 
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"`schedule` is {self.schedule!r}, but must be one of {SCHEDULES}.")
+
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"

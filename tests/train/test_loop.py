@@ -145,6 +145,16 @@ def test_rate_warms_up_and_falls_to_nothing(tmp_path):
     assert factors[3:] == sorted(factors[3:], reverse=True)
 
 
+def test_other_schedules(tmp_path):
+    run = Stage(tmp_path / "run", steps=103).run
+    run.schedule = "linear"
+    assert run.learning_rate_factor(53) == pytest.approx(0.5) and run.learning_rate_factor(28) == pytest.approx(0.75)
+    run.schedule = "constant"
+    assert {run.learning_rate_factor(step) for step in (3, 50, 103)} == {1.0}
+    with pytest.raises(ValueError, match="`schedule` is 'stairs'"):
+        Run(tmp_path, {}, run.optimizer, 5, None, schedule="stairs")
+
+
 def test_log_and_samples(tmp_path):
     stage = Stage(tmp_path / "run", steps=60)
     stage.run.sample_steps = 25
