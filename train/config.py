@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -108,7 +109,9 @@ def parse_config(argv: list[str] | None = None) -> TrainingConfig:
     parser = HfArgumentParser(TrainingConfig, description="Coordinated training of SAGANets (paper 4.3).")
     names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
     parser.add_argument("--config", help=f"a YAML file of these settings, or a preset: {names}")
-    given, _ = _config_flag(argv)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    given = early.parse_known_args(argv)[0].config
     if given is not None:
         try:
             argv = [*_as_flags(read_yaml(given)), *argv]
@@ -119,15 +122,6 @@ def parse_config(argv: list[str] | None = None) -> TrainingConfig:
     except ValueError as error:
         parser.error(str(error))
     return config
-
-
-def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
-    import argparse
-
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
-    known, rest = early.parse_known_args(argv)
-    return known.config, rest
 
 
 def read_yaml(name: str | os.PathLike) -> dict[str, object]:

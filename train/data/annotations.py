@@ -17,6 +17,8 @@ from pathlib import Path
 
 ANNOTATIONS = "flintstones_annotations_v1-0.json"
 SPLIT = "train-val-test_split.json"
+KEY_FRAMES = (9, 39, 69)  # of 75, from 0: those with boxes
+SAMPLED = (9, 24, 39, 54, 69)  # the five that our own show keeps; which ones the real bundle keeps is not known
 CLIP_ID = re.compile(r"s_(\d{2})_e_(\d{2})_shot_(\d{6})_(\d{6})", re.ASCII)
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # half of a surrogate pair is no character
 MAX_JSON_BYTES = 1 << 30  # the real annotations are far below; parsing takes several times the file's size of memory

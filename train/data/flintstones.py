@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.annotations import ClipRecord, check_id, read_record, stories_of
+from train.data.annotations import KEY_FRAMES, SAMPLED, ClipRecord, check_id, read_record, stories_of
 from train.data.arrays import Choose
 from train.data.gravel_gulch.world import REGULARS
 from train.data.layouts import NoFrames, recognise
@@ -19,8 +19,6 @@ MAX_MISSING = 0.05  # share of the split's clips that may lack frames or an anno
 FLINTSTONES = ("Wilma", "Fred", "Betty", "Barney", "Dino", "Pebbles", "Mr Slate")  # the literature's order
 CASTS = (FLINTSTONES, REGULARS)
 ORIGINAL_SIZE = (640, 480)  # pixels of the frames that the boxes were drawn on; later squeezed to a square
-KEY_FRAMES = (9, 39, 69)  # of 75, from 0: those with boxes
-SAMPLED = (9, 24, 39, 54, 69)  # the five that our own show keeps; which ones the real bundle keeps is not known
 
 
 class FlintstonesRelease:

@@ -135,14 +135,6 @@ def make_png():
 
 ARCHIVE = "flintstones_dataset.tgz"
 HDF5 = "flintstones.h5"
-LAYOUTS = [
-    "our own show",
-    "the FlintstonesSV bundle",
-    "AI2's raw release, unpacked",
-    "AI2's raw release, packed",
-    "StoryGPT-V's re-pack",
-    "AR-LDM's HDF5",
-]
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +153,7 @@ def bundle(tmp_path_factory, make_release):
 def written(bundle, tmp_path_factory, write_layout):
     """Every layout, to be read only."""
     out = tmp_path_factory.mktemp("layouts")
-    names = [*LAYOUTS, "AR-LDM's HDF5 alone"]
-    return {name: write_layout(name, bundle, out / str(i)) for i, name in enumerate(names)}
+    return {name: write_layout(name, bundle, out / str(i)) for i, name in enumerate(WRITERS)}
 
 
 @pytest.fixture

@@ -14,15 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from train.data.annotations import ANNOTATIONS, KEY_FRAMES, SAMPLED, SPLIT
 from train.data.gravel_gulch.drawing import FRAMES, draw, render
 from train.data.gravel_gulch.script import episode
 from train.data.gravel_gulch.world import Clip, Look
 
 
-ANNOTATIONS = "flintstones_annotations_v1-0.json"
-SPLIT = "train-val-test_split.json"
-SAMPLED = (9, 24, 39, 54, 69)  # of the 75 frames of a clip; the first, middle and last are FlintstonesSV's key frames
-KEY_FRAMES = (9, 39, 69)
 EPISODES_A_SEASON = 25
 DIRTY = 0.06  # share of records with stray blanks, a line break or no entity span, as the real ones have
 LOST = 0.003  # share of the training clips without frames, as a real download has
