@@ -1,6 +1,7 @@
 """Illustrated stories from a caption: the pipeline, and what it tells."""
 
-from .pipeline_saganets import SAGANetsPipeline, SAGANetsPipelineOutput, fastest_dtype
+from .loading import fastest_dtype
+from .pipeline_saganets import SAGANetsPipeline, SAGANetsPipelineOutput
 from .story import Frame, Story
 
 

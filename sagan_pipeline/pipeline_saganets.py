@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,7 +21,6 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from .captioner import next_captions
@@ -38,7 +35,8 @@ from .checks import (
     number,
     whole,
 )
-from .lora import AdaptedUNets, Adapter
+from .loading import SAGANetsLoaderMixin
+from .lora import AdaptedUNets
 from .pipeline_output import SAGANetsPipelineOutput
 from .story import Frame, Story, draw_seed, seed_for
 
@@ -50,11 +48,9 @@ MAX_FRAMES = 64
 MAX_STEPS = 1000
 MAX_ALPHA = 1000.0
 FRAMES_AT_ONCE = 16  # in one batch of the UNet
-SIBLINGS = ("captioner.py", "checks.py", "lora.py", "pipeline_output.py", "story.py")  # this file runs with them
-ADAPTER_FILE = "lora.safetensors"  # in a saved pipeline's folder
 
 
-class SAGANetsPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     r"""Continues illustrated stories. Works on Stable Diffusion 1.5's components and on the embedded model alike.
 
     A call changes nothing on the pipeline, so that threads may share one.
@@ -133,88 +129,6 @@ class SAGANetsPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self._adapted: AdaptedUNets | None = None
         # the tokenizers of the `tokenizers` library refuse two threads at once
         self._tokenizing = threading.Lock()
-
-    # Loading and saving
-
-    @classmethod
-    def from_embedded(cls, dtype: torch.dtype = torch.float32, **kwargs: Any) -> SAGANetsPipeline:
-        """The small model that ships with the project, with its adapter: on the CPU, offline, no download.
-
-        Args:
-            dtype (`torch.dtype`): of the painter; the captioner is float32 always. `fastest_dtype()` says which is the
-                fastest here. A pipeline saved in bfloat16 is opened with the same `dtype`, to be bit-equal.
-
-        Raises:
-            ValueError: its files are not where the repository has them.
-        """
-        here = Path(__file__).resolve().parent
-        folder, adapter = here / "embedded", here.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors"
-        if not (folder / "model_index.json").is_file():
-            raise ValueError(f"the embedded model is not in {folder}; use a checkout of the whole repository.")
-        dtypes = {"default": dtype, "captioner": torch.float32}
-        pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **kwargs)
-        pipe.load_adapter(adapter)
-        return pipe
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> SAGANetsPipeline:
-        """As `DiffusionPipeline.from_pretrained`; the adapter saved with the pipeline comes along. `dtype` is float32
-        unless it is given, whatever the files hold."""
-        if "torch_dtype" not in kwargs:
-            kwargs.setdefault("dtype", torch.float32)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    def register_to_config(self, **kwargs: Any) -> None:
-        super().register_to_config(**kwargs)
-        if kwargs.get("_name_or_path"):  # diffusers says last where a pipeline was loaded from
-            self._adapted_unets()  # now, while a relative path still means the same
-
-    @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
-        """A saved `model_index.json` names this class's file, for diffusers to run; whoever calls
-        `SAGANetsPipeline.from_pretrained` has the class, and runs no code of the folder."""
-        config = super()._dict_from_json_file(json_file)
-        if isinstance(config.get("_class_name"), list):
-            config["_class_name"] = cls.__name__
-        return config
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write a folder that opens by `from_pretrained`, and by diffusers alone:
-        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`."""
-        unets, folder = self._adapted_unets(), Path(save_directory)
-        self.register_to_config(adapter_file=ADAPTER_FILE if unets else None)
-        super().save_pretrained(save_directory, **kwargs)
-        if unets:
-            unets.adapter.save(folder / ADAPTER_FILE)
-        here = Path(__file__).resolve()
-        for name in (here.name, *SIBLINGS):
-            if not (folder / name).exists() or not (folder / name).samefile(here.parent / name):
-                shutil.copyfile(here.parent / name, folder / name)
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        index["_class_name"] = [here.stem, type(self).__name__]
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-    def load_adapter(self, path: str | os.PathLike) -> None:
-        """Use the adapter in a `.safetensors` file of ours, instead of the one that is loaded.
-
-        Raises:
-            ValueError: it is no such file, or it is for another base.
-        """
-        adapter = Adapter.load(path)
-        adapter.check_fits(self.unet)
-        self._adapted = AdaptedUNets(adapter)
-
-    def _adapted_unets(self) -> AdaptedUNets | None:
-        """The adapter at work. One that was saved with the pipeline is opened once its folder is known, which
-        diffusers does not hand to a pipeline's `__init__`."""
-        folder, file = self.config.get("_name_or_path"), self.config.adapter_file
-        if self._adapted is None and self.unet is not None and folder and file:
-            name = Path(file).name
-            if os.path.isdir(folder):
-                self.load_adapter(Path(folder) / name)
-            else:
-                self.load_adapter(hf_hub_download(folder, name))
-        return self._adapted
 
     @property
     def trained_lora_alpha(self) -> float:
@@ -588,10 +502,3 @@ def _joined(words: list[str] | str | None) -> str | None:
 
 def _parted(words: str | None) -> list[str]:
     return words.split(", ") if words else []
-
-
-def fastest_dtype() -> torch.dtype:
-    """bfloat16 on a processor that multiplies it, where painting measured a third faster; float32 on any other."""
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if fast else torch.float32

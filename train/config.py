@@ -74,6 +74,7 @@ class TrainingConfig:
 
     validation_steps: int = setting("steps between validations: losses, captions and a story at alpha 0, 10, 32", 500)
     validation_stories: int = setting("stories of the validation split that the losses are of", 64)
+    validation_inference_steps: int = setting("denoising steps of that story", 16)
     patience: int = setting("stop after so many validations without a better `watch`; 0: never", 0)
     watch: Literal["painter_loss", "captioner_loss"] = setting("metric of early stopping", "painter_loss")
     checkpoint_seconds: float = setting("time between checkpoints", 120.0)
@@ -84,7 +85,14 @@ class TrainingConfig:
     )
 
     def __post_init__(self):
-        for name in ("batch_size", "accumulation", "rank", "validation_steps", "validation_stories"):
+        for name in (
+            "batch_size",
+            "accumulation",
+            "rank",
+            "validation_steps",
+            "validation_stories",
+            "validation_inference_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
         for name in ("steps", "warmup", "patience", "seed", "max_seconds", "learning_rate", "captioner_learning_rate"):

@@ -151,7 +151,17 @@ class Painter:
         with self.averaged():
             for alpha in SHOWN_ALPHAS:
                 with under_alpha(self.unet, alpha):
-                    rows.append(paint_samples(self.unet, vae, self.shown, self.scheduler, seed=self.config.seed))
+                    rows.append(
+                        paint_samples(
+                            self.unet,
+                            vae,
+                            self.shown,
+                            self.scheduler,
+                            seed=self.config.seed,
+                            num_inference_steps=self.config.validation_inference_steps,
+                            size=self.latents.latents.shape[-2:],
+                        )
+                    )
         return picture_grid(np.concatenate(rows), columns=len(self.shown))
 
     def write(self, path: Path, facts: dict[str, object]) -> None:
@@ -193,8 +203,10 @@ def paint_samples(
     seed: int,
     num_inference_steps: int = 16,
     guidance_scale: float = 4.0,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users."""
+    """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users. `size` is of
+    the latents, (h, w); by default what the UNet's configuration says."""
     training, device = unet.training, next(unet.parameters()).device
     unet.eval()
     scheduler = DPMSolverMultistepScheduler.from_config(
@@ -202,8 +214,8 @@ def paint_samples(
     )
     scheduler.set_timesteps(num_inference_steps)
     generator = torch.Generator().manual_seed(seed)
-    size = unet.config.sample_size
-    latents = torch.randn((len(text), unet.config.in_channels, size, size), generator=generator).to(device)
+    size = size or (unet.config.sample_size,) * 2
+    latents = torch.randn((len(text), unet.config.in_channels, *size), generator=generator).to(device)
     states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float().to(device)
     with torch.autocast(device.type, torch.bfloat16):
         for timestep in scheduler.timesteps:

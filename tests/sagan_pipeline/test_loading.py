@@ -1,0 +1,100 @@
+"""A pipeline over a base in Stable Diffusion's own layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+from transformers import GPT2LMHeadModel, GPT2Tokenizer
+
+from sagan_pipeline import SAGANetsPipeline
+from train.base import train_tokenizers
+
+
+CAPTIONS = ["Gus is in the kitchen.", "Mabel is in the yard."]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base, tmp_path_factory):
+    """The folder that a plain Stable Diffusion of the tiny networks is published as, its checker and all."""
+    folder = tmp_path_factory.mktemp("base") / "sd"
+    for part in ("vae", "text_encoder", "tokenizer", "unet"):
+        shutil.copytree(tiny_base / part, folder / part)
+    noise = DPMSolverMultistepScheduler.from_pretrained(tiny_base / "scheduler").config
+    kinds = ("beta_start", "beta_end", "beta_schedule", "prediction_type")
+    PNDMScheduler(**{kind: noise[kind] for kind in kinds}, skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.6.0",
+        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderDC"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_base, tmp_path_factory):
+    """One folder of model and tokenizer, as `train.saganets` writes it."""
+    folder = tmp_path_factory.mktemp("captioner")
+    GPT2LMHeadModel.from_pretrained(tiny_base / "captioner").save_pretrained(folder)
+    GPT2Tokenizer.from_pretrained(tiny_base / "captioner_tokenizer").save_pretrained(folder)
+    return folder
+
+
+def latents(pipe, **arguments) -> torch.Tensor:
+    out = pipe.paint(
+        CAPTIONS, num_inference_steps=3, generator=torch.Generator().manual_seed(1), output_type="latent", **arguments
+    )
+    return torch.stack(out.images[0])
+
+
+def test_paints_what_the_same_parts_paint(base, captioner, tiny_adapter, tiny_pipe):
+    pipe = SAGANetsPipeline.from_base(base, captioner=captioner, lora=tiny_adapter, scheduler=tiny_pipe.scheduler)
+    for alpha in (0, 10, 32):
+        assert torch.equal(latents(pipe, lora_alpha=alpha), latents(tiny_pipe, lora_alpha=alpha))
+    assert pipe.lora_rank == tiny_pipe.lora_rank and pipe.default_lora_alpha == 32
+    prefix, seed = CAPTIONS[:1], torch.Generator().manual_seed(2)
+    again = torch.Generator().manual_seed(2)
+    told = pipe.write_captions(prefix, num_frames=3, generator=seed, temperature=0.5)
+    assert told == tiny_pipe.write_captions(prefix, num_frames=3, generator=again, temperature=0.5)
+
+
+def test_the_solver_is_a_fast_one_on_the_bases_own_noise(base, tiny_pipe):
+    pipe = SAGANetsPipeline.from_base(base)
+    assert isinstance(pipe.scheduler, DPMSolverMultistepScheduler)
+    assert torch.equal(pipe.scheduler.alphas_cumprod, tiny_pipe.scheduler.alphas_cumprod)
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_the_base_alone_paints_given_captions_and_writes_none(base):
+    pipe = SAGANetsPipeline.from_base(base)
+    assert latents(pipe).isfinite().all() and pipe.lora_rank == 0
+    with pytest.raises(ValueError, match="no captioner"):
+        pipe(CAPTIONS[:1], num_frames=2)
+
+
+def test_the_dtype_is_the_painters(base, captioner):
+    pipe = SAGANetsPipeline.from_base(base, captioner=captioner, dtype=torch.bfloat16)
+    assert pipe.unet.dtype == torch.bfloat16 and pipe.captioner.dtype == torch.float32
+
+
+def test_a_captioner_that_never_read_stories_is_refused(base, captioner, tmp_path):
+    shutil.copytree(captioner, tmp_path / "plain", ignore=shutil.ignore_patterns("*token*"))
+    _, plain = train_tokenizers(CAPTIONS, tmp_path)
+    plain.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"`captioner` .* does not know the token \[S_"):
+        SAGANetsPipeline.from_base(base, captioner=tmp_path / "plain")
+
+
+def test_an_adapter_for_another_base_is_refused(base, tmp_path):
+    with pytest.raises(ValueError, match="`path`"):
+        SAGANetsPipeline.from_base(base, lora=tmp_path / "none.safetensors")
