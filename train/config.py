@@ -72,7 +72,9 @@ class TrainingConfig:
     gradient_checkpointing: bool = setting("less memory, a third slower", False)
     cpu: bool = setting("do not use a GPU", False)
 
-    validation_steps: int = setting("steps between validations: losses, captions and a story at alpha 0, 10, 32", 500)
+    validation_steps: int = setting(
+        "steps between validations: losses, captions and a story at alpha 0, 10, 32; 0: once an epoch", 500
+    )
     validation_stories: int = setting("stories of the validation split that the losses are of", 64)
     validation_inference_steps: int = setting("denoising steps of that story", 16)
     patience: int = setting("stop after so many validations without a better `watch`; 0: never", 0)
@@ -85,17 +87,12 @@ class TrainingConfig:
     )
 
     def __post_init__(self):
-        for name in (
-            "batch_size",
-            "accumulation",
-            "rank",
-            "validation_steps",
-            "validation_stories",
-            "validation_inference_steps",
-        ):
+        positive = ("batch_size", "accumulation", "rank", "validation_stories", "validation_inference_steps")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
-        for name in ("steps", "warmup", "patience", "seed", "max_seconds", "learning_rate", "captioner_learning_rate"):
+        rates = ("learning_rate", "captioner_learning_rate")
+        for name in ("steps", "validation_steps", "warmup", "patience", "seed", "max_seconds", *rates):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must not be negative.")
         for name in ("lora_dropout", "caption_dropout", "ema_decay"):

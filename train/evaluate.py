@@ -30,16 +30,18 @@ from tqdm import tqdm
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from sagan_pipeline.captioner import draft_caption, next_captions
 from train.adapter import git_commit
-from train.captioner import MAX_PREFIX, Example, StoryCaptions
+from train.captioner import MAX_PREFIX, Example, StoryCaptions, captioner_loss, count_target_tokens
 from train.data.flintstones import FlintstonesRelease
 from train.metrics.captions import distinct, is_complete, keeps_a_character, share
 from train.metrics.characters import accuracy, character_scores, f1
+from train.metrics.distance import JudgeDistance
 from train.metrics.judge import THRESHOLD, Judge, real_frames
 from train.painter import picture_grid
 
 
 STORY = 16  # captions painted in one call
 BOOTSTRAPS = 1000
+MAX_REFERENCE = 1000  # real frames of training clips that FJD is measured to
 SHEET_ROWS, SHEET_SIDE = 8, 128
 SWEEPS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "alpha": "lora_alpha"}
 FIGURES = ("char_f1_micro", "char_f1_macro", "frame_acc", "bg_acc")
@@ -68,13 +70,13 @@ def micro_f1_interval(predicted: np.ndarray, actual: np.ndarray, seed: int) -> l
 
 
 def judged(
-    judge: Judge, pictures: np.ndarray, labels: np.ndarray, settings: list[str], seed: int
+    judge: Judge, distance: JudgeDistance, pictures: np.ndarray, labels: np.ndarray, settings: list[str], seed: int
 ) -> dict[str, object]:
     """The judge's figures on pictures that ought to show `labels` (N, C) and `settings` (N names).
 
     Returns:
-        those of `character_scores`, `bg_acc`, `char_f1_micro_95` (an interval), and `mistakes` (N): wrong characters
-        and wrong setting of each picture, which the caller takes out.
+        those of `character_scores`, `bg_acc`, `fjd`, `char_f1_micro_95` (an interval), and `mistakes` (N): wrong
+        characters and wrong setting of each picture, which the caller takes out.
     """
     characters, places, _ = judge(pictures)
     predicted, actual = characters.numpy() > THRESHOLD, labels.astype(bool)
@@ -84,8 +86,16 @@ def judged(
         **character_scores(predicted, actual, list(judge.classes)),
         "char_f1_micro_95": micro_f1_interval(predicted, actual, seed),
         "bg_acc": accuracy(seen, settings),
+        "fjd": distance(pictures),
         "mistakes": (predicted != actual).sum(axis=1) + wrong_place,
     }
+
+
+def reference(judge: Judge, release: FlintstonesRelease, seed: int) -> JudgeDistance:
+    """FJD to real frames of training clips, one a clip. What real frames of another split get is its floor."""
+    ids = release.splits["train"]
+    ids = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:MAX_REFERENCE]]
+    return JudgeDistance(judge, real_frames(release, ids, judge.classes, seed)[0])
 
 
 def sheet(columns: Sequence[np.ndarray], rows: Sequence[int]) -> Image.Image:
@@ -123,13 +133,14 @@ def evaluate_frames(
     ids = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:count]]
     captions = [release.clip(id).caption for id in ids]
     real, labels, settings = real_frames(release, ids, judge.classes, seed)
-    ceiling = judged(judge, real, labels, settings, seed)
+    distance = reference(judge, release, seed)
+    ceiling = judged(judge, distance, real, labels, settings, seed)
     del ceiling["mistakes"]
     columns, rows, mistakes = [real], [], []
     with tqdm(total=len(values) * len(captions), desc=f"frames, {setting}") as bar:
         for value in values:
             pictures, seconds = paint(pipe, captions, seed, bar, **{setting: value})
-            figures = judged(judge, pictures, labels, settings, seed)
+            figures = judged(judge, distance, pictures, labels, settings, seed)
             mistakes.append(figures.pop("mistakes"))
             columns.append(pictures)
             rows.append({setting: value, **figures, "seconds_a_frame": seconds})
@@ -140,6 +151,7 @@ def evaluate_frames(
         "split": split,
         "clips": len(ids),
         "real_frames": ceiling,
+        "fjd_reference": distance.count,
         "painted": rows,
         "best": rows[best][setting],
         "sheet_captions": captions[:SHEET_ROWS],
@@ -159,6 +171,21 @@ def caption_figures(examples: Sequence[Example], captions: Sequence[str], names:
         "repeats_a_prefix_caption": share(repeats)[0],
         "distinct_2": distinct(captions, n=2),
     }
+
+
+@torch.no_grad()
+def perplexity_by_k(pipe: SAGANetsPipeline, stories: StoryCaptions) -> dict[str, float]:
+    """Perplexity, per token of the captioner's own vocabulary, of caption k+1 of every story after captions 1..k."""
+    captioner, tokenizer = pipe.captioner, pipe.captioner_tokenizer
+    limit, found = captioner.config.n_positions, {}
+    for k in range(MAX_PREFIX + 1):
+        examples = [stories.example(story, k) for story in range(len(stories.stories))]
+        tokens = count_target_tokens(tokenizer, examples, limit)
+        chunks = [examples[i : i + 32] for i in range(0, len(examples), 32)]
+        found[str(k)] = float(
+            np.exp(sum(float(captioner_loss(captioner, tokenizer, c, limit, tokens)) for c in chunks))
+        )
+    return found
 
 
 def evaluate_captions(
@@ -186,6 +213,7 @@ def evaluate_captions(
         "count": count,
         "temperature": warmth,
         "drafts_that_end_by_themselves": share(drafts)[0],
+        "perplexity_by_k": perplexity_by_k(pipe, stories),
         "sampled": caption_figures(examples, sampled, release.cast),
         "real": caption_figures(examples, [e.target for e in examples], release.cast),
         "incomplete": [caption for caption in sampled if not is_complete(caption)],
@@ -193,10 +221,10 @@ def evaluate_captions(
     }
 
 
-def provenance(args: argparse.Namespace, argv: list[str] | None) -> dict[str, object]:
+def provenance(args: argparse.Namespace, argv: list[str] | None, module: str = "train.evaluate") -> dict[str, object]:
     """What made a report: command, commit, versions, hardware, seed."""
     return {
-        "command": shlex.join(["python", "-m", "train.evaluate", *(sys.argv[1:] if argv is None else argv)]),
+        "command": shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)]),
         "commit": git_commit(),
         "seed": args.seed,
         "versions": {
@@ -239,10 +267,11 @@ def as_markdown(name: str, report: dict) -> str:
     (setting,) = set(frames["painted"][0]) & set(SWEEPS.values())
     lines += [
         f"{frames['clips']} captions of the {frames['split']} split, one frame each, seed {report['seed']}, commit "
-        f"`{report['commit'][:12]}`. The first line is the judge on real frames of the same clips.",
+        f"`{report['commit'][:12]}`. The first line is the judge on real frames of the same clips. FJD is the Fréchet "
+        f"distance of the judge's features to {frames['fjd_reference']} real frames of training clips; it is no FID.",
         "",
-        f"| {setting} | Char-F1 micro (95%) | Char-F1 macro | Frame-Acc | BG-Acc | s a frame |",
-        "|---|---|---|---|---|---|",
+        f"| {setting} | Char-F1 micro (95%) | Char-F1 macro | Frame-Acc | BG-Acc | FJD | s a frame |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in [frames["real_frames"], *frames["painted"]]:
         micro, macro, frame, place = (percent(row[figure]) for figure in FIGURES)
@@ -250,7 +279,8 @@ def as_markdown(name: str, report: dict) -> str:
         value = f"{row[setting]:g}" if setting in row else "real frames"
         seconds = f"{row['seconds_a_frame']:.2f}" if setting in row else ""
         lines.append(
-            f"| {value} | {micro} ({percent(low)} to {percent(high)}) | {macro} | {frame} | {place} | {seconds} |"
+            f"| {value} | {micro} ({percent(low)} to {percent(high)}) | {macro} | {frame} | {place} | "
+            f"{row['fjd']:.2f} | {seconds} |"
         )
     values = ", ".join(f"{row[setting]:g}" for row in frames["painted"])
     lines += ["", f"![Real frames, then {setting} {values}]({name}-sheet.png)", ""]
@@ -271,6 +301,10 @@ def as_markdown(name: str, report: dict) -> str:
         }.items():
             lines.append(f"| {words} | {percent(captions['sampled'][figure])} | {percent(captions['real'][figure])} |")
         lines += [
+            "",
+            "Perplexity of the real next caption after k captions, per token: "
+            + ", ".join(f"{value:.2f} (k = {k})" for k, value in captions["perplexity_by_k"].items())
+            + ".",
             "",
             f"Of the first drafts {percent(captions['drafts_that_end_by_themselves'])} end by themselves and as a "
             "sentence; where one does not, the captioner samples again.",
@@ -294,6 +328,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, required=True, help="folder of a judge: python -m train.metrics.judge")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
     parser.add_argument("--model", default="embedded", help="a pipeline's folder, or 'embedded'")
+    parser.add_argument("--lora", type=Path, default=None, help="adapter file, instead of the model's own")
     parser.add_argument(
         "--name", default=None, help="the report's file name; default: the model's folder and the sweep"
     )
@@ -305,8 +340,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--guidances", type=float, nargs="+", default=[2, 3, 4, 5, 7.5], help="for --sweep guidance")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if args.num_captions < 1 or args.sampled_captions < 1:
-        parser.error("--num_captions and --sampled_captions must be at least 1")
+    if args.num_captions < 2 or args.sampled_captions < 1:
+        parser.error("--num_captions and --sampled_captions must be at least 2 and 1")
     release, judge = FlintstonesRelease(args.data), Judge.load(args.judge)
     if judge.classes != release.cast:
         parser.error(f"--judge knows {', '.join(judge.classes)}, but --data shows {', '.join(release.cast)}")
@@ -314,6 +349,8 @@ def main(argv: list[str] | None = None) -> None:
         pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
     else:
         pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
+    if args.lora is not None:
+        pipe.load_adapter(args.lora)
     pipe.set_progress_bar_config(disable=True)
     name = args.name or "-".join([Path(args.model).name, *(["sweep", args.sweep] if args.sweep else [])])
     values = {"steps": args.steps, "guidance": args.guidances, "alpha": args.alphas}[args.sweep or "alpha"]
@@ -322,7 +359,11 @@ def main(argv: list[str] | None = None) -> None:
     defaults = ("default_lora_alpha", "default_num_inference_steps", "default_guidance_scale")
     report = {
         **provenance(args, argv),
-        "model": {"name": args.model, **{name: pipe.config.get(name) for name in defaults}},
+        "model": {
+            "name": args.model,
+            "lora": args.lora.name if args.lora else None,
+            **{name: pipe.config.get(name) for name in defaults},
+        },
         "dataset": args.data.name,
         "frames": frames,
     }

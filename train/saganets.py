@@ -203,7 +203,7 @@ def train(config: TrainingConfig) -> None:
         None,
         warmup=config.warmup,
         checkpoint_seconds=config.checkpoint_seconds,
-        sample_steps=config.validation_steps,
+        sample_steps=config.validation_steps or trained.steps_per_epoch,
         max_grad_norm=config.max_grad_norm,
         schedule=config.schedule,
         pictures=config.batch_size,

@@ -8,9 +8,11 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import ResNetForImageClassification
 
-from train.captioner import Example
+from sagan_pipeline.captioner import training_example
+from train.captioner import Example, StoryCaptions
+from train.data.flintstones import FlintstonesRelease
 from train.data.gravel_gulch.world import REGULARS
-from train.evaluate import caption_figures, main, micro_f1_interval, paint, rounded
+from train.evaluate import caption_figures, main, micro_f1_interval, paint, perplexity_by_k, rounded
 from train.metrics.characters import character_scores
 from train.metrics.judge import Judge, judge_config
 
@@ -94,10 +96,13 @@ def test_the_report_says_what_was_measured_and_how(evaluated):
         assert all(0 <= row[name] <= 1 for name in ("char_f1_micro", "char_f1_macro", "frame_acc", "bg_acc"))
         low, high = row["char_f1_micro_95"]
         assert 0 <= low <= high <= 1
+        assert row["fjd"] >= 0
+    assert frames["fjd_reference"] == 30  # a frame of every training clip
     captions = report["captions"]
     assert (captions["split"], captions["count"]) == ("test", 12)
     assert captions["sampled"]["complete"] == 1 and captions["real"]["complete"] == 1
     assert captions["real"]["prefixes_naming_a_character"] == 9  # all but the empty ones
+    assert list(captions["perplexity_by_k"]) == ["0", "1", "2", "3"]
 
 
 def test_a_sweep_uses_the_validation_split(evaluated):
@@ -114,6 +119,35 @@ def test_sheets_and_tables_are_whole(evaluated):
     names = ["README.md", *(f"tiny{k}" for k in ("-sheet.png", "-worst.png", ".json"))]
     names += [f"tiny-sweep-steps{kind}" for kind in ("-sheet.png", "-worst.png", ".json")]
     assert sorted(path.name for path in evaluated.iterdir()) == sorted(names)  # nothing left aside
+
+
+def test_perplexity_by_hand(tiny_pipe, show):
+    """exp of the mean of -log p over the target's tokens and the end of text, story by story."""
+    stories = StoryCaptions(FlintstonesRelease(show), "test")
+    stories.stories = stories.stories[:5]
+    tokenizer, model, sums = tiny_pipe.captioner_tokenizer, tiny_pipe.captioner, {}
+    for k in (0, 3):
+        losses = []
+        for story in range(5):
+            example = stories.example(story, k)
+            ids, labels = training_example(example.captions, example.target, tokenizer, model.config.n_positions)
+            with torch.no_grad():
+                chances = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+            losses += [-float(chances[i - 1, t]) for i, t in enumerate(labels) if t != -100]
+        sums[str(k)] = float(np.exp(np.mean(losses)))
+    found = perplexity_by_k(tiny_pipe, stories)
+    assert {k: found[k] for k in sums} == pytest.approx(sums, rel=1e-4)
+
+
+def test_another_adapter(show, judge_folder, tiny_folder, tiny_adapter, tmp_path):
+    """Given by file it takes the place of the model's own; this one is the model's own, painted again."""
+    common = ["--data", str(show), "--judge", str(judge_folder), "--model", str(tiny_folder), "--out", str(tmp_path)]
+    counts = ["--num_captions", "3", "--sampled_captions", "1", "--alphas", "32"]
+    main([*common, *counts, "--name", "own"])
+    main([*common, *counts, "--name", "given", "--lora", str(tiny_adapter)])
+    own, given = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("own", "given"))
+    assert (own["model"]["lora"], given["model"]["lora"]) == (None, tiny_adapter.name)
+    assert own["frames"]["painted"][0]["fjd"] == given["frames"]["painted"][0]["fjd"]
 
 
 def test_alphas_share_captions_and_noise(tiny_pipe):
