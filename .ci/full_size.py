@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,11 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
+from benchmarks.train import write_random_base
 from sagan_pipeline import SAGANetsPipeline
 from train.data.gravel_gulch.release import write_release
 
@@ -57,21 +56,6 @@ def lora_size(config: dict, rank: int) -> int:
     return rank * sum(of_self(w) + of_cross(w) for w in blocks)
 
 
-def write_base(data: Path, base: Path) -> dict:
-    """Random networks of the published shapes, in fp16, laid out as the Hub has them. Returns the UNet's config."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(data / "unet"))
-    expect("parameters of the UNet", parameters(unet), 859_520_964)
-    unet.half().save_pretrained(base / "unet")
-    AutoencoderKL.from_config(AutoencoderKL.load_config(data / "vae")).half().save_pretrained(base / "vae")
-    text_config = CLIPTextConfig.from_pretrained(data / "text_encoder")
-    CLIPTextModel(text_config).half().save_pretrained(base / "text_encoder")
-    for name in ("tokenizer", "scheduler"):
-        shutil.copytree(data / name, base / name)
-    shutil.copy(data / "model_index.json", base)
-    return dict(unet.config)
-
-
 def write_gpt2(data: Path, folder: Path) -> None:
     captioner = GPT2LMHeadModel(GPT2Config())
     expect("parameters of GPT-2", parameters(captioner), 124_439_808)
@@ -85,11 +69,14 @@ def train(arguments: list[str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr[-4000:])
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def main(data: Path, work: Path) -> None:
-    config = write_base(data / "sd15", work / "base")
+    unet = write_random_base(data / "sd15", work / "base")
+    expect("parameters of the UNet", parameters(unet), 859_520_964)
+    config = dict(unet.config)
+    del unet
     write_gpt2(data / "gpt2", work / "gpt2")
     say("weights written")
     write_release(work / "show", episodes=3, clips=6, size=SIDE, seed=0)

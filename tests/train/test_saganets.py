@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -229,18 +230,61 @@ def test_two_processes_are_the_same_batch(trained, next_step, show, tiny_base, t
     assert same_step(next_step, losses(tmp_path)[-1])
 
 
-def test_sigterm_leaves_a_checkpoint_and_no_error(trained, show, tiny_base, tmp_path):
-    whole, _ = trained
-    command = [sys.executable, "-m", "train.saganets", *arguments(show, tiny_base, tmp_path, "--steps", "100000")]
-    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+def child(*flags: str, limit: int | None = None) -> subprocess.Popen:
+    """The trainer in a process of its own, with a limit to the size of the files that it may write."""
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "train.saganets", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=None if limit is None else no_room,
+    )
+
+
+def test_sigterm_leaves_a_checkpoint_and_no_error(show, tiny_base, tmp_path):
+    process = child(*arguments(show, tiny_base, tmp_path, "--steps", "100000"))
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 200
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=60)
-    assert child.returncode == 0, errors.decode()[-2000:]
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors[-2000:]
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 50
+
+
+def test_killed_and_resumed_is_the_same(show, tiny_base, tmp_path):
+    """kill -9 as soon as there is a checkpoint, somewhere in the run; then on to its end."""
+    flags = ["--steps", "40", "--checkpoint_seconds", "0"]
+    main(arguments(show, tiny_base, tmp_path / "whole", *flags))
+    killed, path = tmp_path / "killed", tmp_path / "killed" / "run" / "checkpoint.pt"
+    process = child(*arguments(show, tiny_base, killed, *flags))
+    deadline = time.monotonic() + 200
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert 1 <= torch.load(path, weights_only=True)["step"] < 40
+    main(arguments(show, tiny_base, killed, *flags))
+    assert same(weights(killed), weights(tmp_path / "whole"))
+
+
+def test_no_room_for_a_checkpoint_leaves_the_last_one(trained, show, tiny_base, tmp_path):
+    whole, _ = trained
+    shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    checkpoint = tmp_path / "run" / "run" / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    flags = arguments(show, tiny_base, tmp_path / "run", "--steps", str(STEPS + 20), "--checkpoint_seconds", "0")
+    process = child(*flags, limit=len(before) // 2)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1 and "cannot be written" in errors and "the last good one is intact" in errors
+    assert checkpoint.read_bytes() == before and list(checkpoint.parent.glob("*.tmp")) == []
 
 
 def test_the_kohya_file_holds_the_true_alpha_and_paints_the_same(trained, show, tiny_base, tmp_path):
