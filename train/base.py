@@ -378,6 +378,20 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     run.train(loss_of_step, sample, lambda: ema.step(parameters), description="unet", max_seconds=args.max_seconds)
 
 
+def captioner_config(tokenizer: GPT2Tokenizer) -> GPT2Config:
+    """GPT-2 at small scale (2.3 M parameters with a vocabulary of 2,048)."""
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=512,
+        n_embd=192,
+        n_layer=4,
+        n_head=4,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+
+
 def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
     """GPT-2 from nothing on the stories of generic town: the language, not yet the cast."""
     captions = [release.clip(id).caption for release in (town, gulch) for id in release.splits["train"]]
@@ -385,18 +399,7 @@ def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: F
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
     tokenizer.save_pretrained(args.out / "captioner" / "tokenizer")
     torch.manual_seed(args.seed)
-    captioner = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=512,
-            n_embd=192,
-            n_layer=4,
-            n_head=4,
-            bos_token_id=tokenizer.eos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-    )
+    captioner = GPT2LMHeadModel(captioner_config(tokenizer))
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1)
     generator = torch.Generator().manual_seed(args.seed)
     run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 400, generator)

@@ -77,7 +77,9 @@ class TrainingConfig:
     )
     validation_stories: int = setting("stories of the validation split that the losses are of", 64)
     validation_inference_steps: int = setting("denoising steps of that story", 16)
-    patience: int = setting("stop after so many validations without a better `watch`; 0: never", 0)
+    patience: int = setting(
+        "stop after so many validations without a better `watch`, and leave the best results; 0: never", 0
+    )
     watch: Literal["painter_loss", "captioner_loss"] = setting("metric of early stopping", "painter_loss")
     checkpoint_seconds: float = setting("time between checkpoints", 120.0)
     epoch_adapters: bool = setting("keep the adapter of every epoch, for figures", False)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
+from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from sagan_pipeline.captioner import draft_caption, next_captions
@@ -174,9 +175,8 @@ def caption_figures(examples: Sequence[Example], captions: Sequence[str], names:
 
 
 @torch.no_grad()
-def perplexity_by_k(pipe: SAGANetsPipeline, stories: StoryCaptions) -> dict[str, float]:
+def perplexity_by_k(captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions) -> dict[str, float]:
     """Perplexity, per token of the captioner's own vocabulary, of caption k+1 of every story after captions 1..k."""
-    captioner, tokenizer = pipe.captioner, pipe.captioner_tokenizer
     limit, found = captioner.config.n_positions, {}
     for k in range(MAX_PREFIX + 1):
         examples = [stories.example(story, k) for story in range(len(stories.stories))]
@@ -213,7 +213,7 @@ def evaluate_captions(
         "count": count,
         "temperature": warmth,
         "drafts_that_end_by_themselves": share(drafts)[0],
-        "perplexity_by_k": perplexity_by_k(pipe, stories),
+        "perplexity_by_k": perplexity_by_k(pipe.captioner, pipe.captioner_tokenizer, stories),
         "sampled": caption_figures(examples, sampled, release.cast),
         "real": caption_figures(examples, [e.target for e in examples], release.cast),
         "incomplete": [caption for caption in sampled if not is_complete(caption)],

@@ -142,7 +142,8 @@ class Coordinated:
         }
 
     def validate(self, step: int, folder: Path) -> bool:
-        """Losses on the validation split, captions and one story at three alphas; whether to stop early."""
+        """Losses on the validation split, captions and one story at three alphas, and the results so far; whether to
+        stop early."""
         metrics = {f"{m.name}_loss": round(m.validate(self.config.validation_stories), 5) for m in self.modules}
         samples = folder / "samples"
         samples.mkdir(parents=True, exist_ok=True)
@@ -157,10 +158,12 @@ class Coordinated:
             for tracker in self.accelerator.trackers:
                 if tracker.name == "tensorboard":
                     tracker.writer.add_image("story at alpha 0, 10, 32", np.asarray(picture), step, dataformats="HWC")
-        self.write(step, metrics)
-        watched = metrics.get(self.config.watch, math.inf)
-        self.best, self.worse = (watched, 0) if watched < self.best else (self.best, self.worse + 1)
-        return bool(self.config.patience) and self.worse >= self.config.patience
+        watched, patience = metrics.get(self.config.watch, math.inf), self.config.patience
+        better = watched < self.best
+        if better or not patience:  # a run that may stop early leaves its best results, others their last
+            self.write(step, metrics)
+        self.best, self.worse = (watched, 0) if better else (self.best, self.worse + 1)
+        return bool(patience) and self.worse >= patience
 
     def write(self, step: int, metrics: dict[str, float], folder: Path | None = None) -> None:
         """The results as they are now: the adapter, and the captioner's folder."""

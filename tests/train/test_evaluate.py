@@ -135,7 +135,7 @@ def test_perplexity_by_hand(tiny_pipe, show):
                 chances = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
             losses += [-float(chances[i - 1, t]) for i, t in enumerate(labels) if t != -100]
         sums[str(k)] = float(np.exp(np.mean(losses)))
-    found = perplexity_by_k(tiny_pipe, stories)
+    found = perplexity_by_k(model, tokenizer, stories)
     assert {k: found[k] for k in sums} == pytest.approx(sums, rel=1e-4)
 
 
