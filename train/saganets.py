@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from train.adapter import provenance
 from train.captioner import MAX_PREFIX, Captioner, Example, StoryCaptions
@@ -26,6 +26,9 @@ from train.config import TrainingConfig, parse_config, save_config
 from train.data.flintstones import FlintstonesRelease
 from train.loop import Run
 from train.painter import Painter, PainterDraws
+
+
+SHARDED = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
 
 
 @dataclass
@@ -45,10 +48,16 @@ class Coordinated:
         accelerator (`Accelerator`): over as many processes as there are.
 
     Raises:
-        ValueError: the batch does not divide into processes and parts, or the data or the base is not as it should be.
+        ValueError: the batch does not divide into processes and parts, weights are to be sharded, or the data or the
+            base is not as it should be.
     """
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+        if accelerator.distributed_type in SHARDED:
+            raise ValueError(
+                f"`accelerate` is configured for {accelerator.distributed_type.value}, but every process holds the "
+                "whole model here: LoRA leaves next to nothing to shard. Configure plain data parallelism."
+            )
         shares = accelerator.num_processes * config.accumulation
         if config.batch_size % shares:
             raise ValueError(

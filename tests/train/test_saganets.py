@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
@@ -380,6 +380,14 @@ def test_a_batch_that_does_not_divide(show, tiny_base, tmp_path):
         main(arguments(show, tiny_base, tmp_path, "--accumulation", "3"))
     with pytest.raises(ValueError, match="`batch_size` is 400"):
         main(arguments(show, tiny_base, tmp_path, "--batch_size", "400"))
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_sharding_is_refused(show, tiny_base, tmp_path, kind):
+    accelerator = Accelerator(cpu=True)
+    accelerator.state.distributed_type = DistributedType[kind]
+    with pytest.raises(ValueError, match=f"`accelerate` is configured for {kind}"):
+        Coordinated(parse_config(arguments(show, tiny_base, tmp_path)), accelerator)
 
 
 def test_a_run_is_not_overwritten(trained, show, tiny_base):
