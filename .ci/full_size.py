@@ -85,7 +85,16 @@ def main(data: Path, work: Path) -> None:
     arguments = ["--data", str(work / "show"), "--base", str(work / "base"), "--captioner", str(work / "gpt2")]
     arguments += ["--out", str(out), "--name", name, "--base_model", "random weights", "--cpu", "--steps", "2"]
     arguments += ["--batch_size", "2", "--resolution", str(SIDE), "--mixed_precision", "bf16", "--rank", str(RANK)]
-    arguments += ["--learning_rate", "0.01", "--validation_stories", "2", "--validation_inference_steps", "1"]
+    arguments += [
+        "--learning_rate",
+        "0.01",
+        "--captioner_learning_rate",
+        "0.01",
+        "--validation_stories",
+        "2",
+        "--validation_inference_steps",
+        "1",
+    ]
     train([*arguments, "--max_seconds", "0.001"])
     reached = torch.load(out / "run" / "checkpoint.pt", weights_only=True, mmap=True)
     expect("step of the checkpoint", reached["step"], 1)

@@ -28,15 +28,15 @@ RANK, ALPHA = 4, 32.0
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory):
-    """The folder of a base, laid out as `train.base export` does."""
-    folder = tmp_path_factory.mktemp("tiny_base") / "model"
-    captions = [f"{name} is in the {place}. He is talking." for name in CAST for place in PLACES]
-    tokenizer, captioner_tokenizer = train_tokenizers(captions, folder.parent)
-    captioner_tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
+def make_vae():
+    """`tiny_vae` itself, for other weights."""
+    return tiny_vae
+
+
+def tiny_vae(seed: int, scaling_factor: float = 0.5) -> AutoencoderDC:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vae = AutoencoderDC(
+        torch.manual_seed(seed)
+        return AutoencoderDC(
             latent_channels=4,
             encoder_block_out_channels=(8, 16),
             decoder_block_out_channels=(8, 16),
@@ -48,7 +48,20 @@ def tiny_base(tmp_path_factory):
             decoder_qkv_multiscales=((), ()),
             upsample_block_type="interpolate",
             downsample_block_type="pixel_unshuffle",
-        )
+            scaling_factor=scaling_factor,
+        ).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory, make_vae):
+    """The folder of a base, laid out as `train.base export` does."""
+    folder = tmp_path_factory.mktemp("tiny_base") / "model"
+    captions = [f"{name} is in the {place}. He is talking." for name in CAST for place in PLACES]
+    tokenizer, captioner_tokenizer = train_tokenizers(captions, folder.parent)
+    captioner_tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
+    vae = make_vae(0, scaling_factor=1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),

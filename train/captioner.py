@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
-from sagan_pipeline.captioner import SPECIAL_TOKENS, next_captions, training_example
+from sagan_pipeline.captioner import SPECIAL_TOKENS, draft_caption, training_example
 from train.config import TrainingConfig
 from train.data.flintstones import FlintstonesRelease
 
@@ -147,14 +147,15 @@ class Captioner:
         return sum(losses)
 
     def sample(self) -> str:
-        """Eight prefixes of validation stories, k = 0 to 3, and what is written next, with fixed seeds."""
+        """Eight prefixes of validation stories, k = 0 to 3, and what is drafted next, with fixed seeds."""
         self.model.eval()
-        stories = self.validation
-        prefixes = [stories.example(i * 7 % len(stories.stories), i % 4).captions for i in range(8)]
-        generators = [torch.Generator(self.accelerator.device).manual_seed(i) for i in range(8)]
-        texts = next_captions(self.model, self.tokenizer, prefixes, generators)
+        stories, lines = self.validation, []
+        for i in range(8):
+            prefix = stories.example(i * 7 % len(stories.stories), i % 4).captions
+            text, ended = draft_caption(self.model, self.tokenizer, prefix, torch.Generator().manual_seed(i))
+            lines.append(f"{' | '.join(prefix)}\n   -> {text}{'' if ended else ' (unfinished)'}\n")
         self.model.train()
-        return "".join(f"{' | '.join(p)}\n   -> {text}\n" for p, text in zip(prefixes, texts, strict=True))
+        return "".join(lines)
 
     def write(self, folder: Path) -> None:
         """Write a plain transformers folder, fp16."""

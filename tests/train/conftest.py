@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from train.base import train_tokenizers
@@ -57,33 +56,8 @@ def make_release():
 
 
 @pytest.fixture(scope="session")
-def vae():
-    return tiny_vae(0)
-
-
-@pytest.fixture(scope="session")
-def make_vae():
-    """`tiny_vae` itself, for other weights."""
-    return tiny_vae
-
-
-def tiny_vae(seed: int) -> AutoencoderDC:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AutoencoderDC(
-            latent_channels=4,
-            encoder_block_out_channels=(8, 16),
-            decoder_block_out_channels=(8, 16),
-            encoder_layers_per_block=(0, 1),
-            decoder_layers_per_block=(0, 1),
-            encoder_block_types="ResBlock",
-            decoder_block_types="ResBlock",
-            encoder_qkv_multiscales=((), ()),
-            decoder_qkv_multiscales=((), ()),
-            upsample_block_type="interpolate",
-            downsample_block_type="pixel_unshuffle",
-            scaling_factor=0.5,
-        ).eval()
+def vae(make_vae):
+    return make_vae(0)
 
 
 @pytest.fixture(scope="session")
