@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from diffusers import AutoencoderDC, DiffusionPipeline, DPMSolverMultistepSchedu
 from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline.lora import Adapter
 from train.data.flintstones import FlintstonesRelease
 
 
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--name", default="gravel-gulch-diffusion", help="of the adapter")
     parser.add_argument("--num_inference_steps", type=int, default=12, help="the model's default; choose by a sweep")
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="the model's default; choose by a sweep")
-    parser.add_argument("--lora_alpha", type=float, default=None, help="the model's default; none: as trained")
+    parser.add_argument("--lora_alpha", type=float, default=None, help="the adapter's default; none: as trained")
     parser.add_argument("--temperature", type=float, default=0.5, help="the captioner's default; choose by a sweep")
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the project, or of a copy of it")
     args = parser.parse_args(argv)
@@ -65,7 +67,6 @@ def main(argv: list[str] | None = None) -> None:
     pipe.register_to_config(
         default_num_inference_steps=args.num_inference_steps,
         default_guidance_scale=args.guidance_scale,
-        default_lora_alpha=args.lora_alpha,
         default_temperature=args.temperature,
     )
     embedded = args.out / "sagan_pipeline" / "embedded"
@@ -77,7 +78,10 @@ def main(argv: list[str] | None = None) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     adapters = args.out / "lora_weights"
     adapters.mkdir(exist_ok=True)
-    shutil.copyfile(args.tuned / f"{args.name}.safetensors", adapters / f"{args.name}.safetensors")
+    adapter = Adapter.load(args.tuned / f"{args.name}.safetensors")
+    if args.lora_alpha is not None:
+        adapter = replace(adapter, header={**adapter.header, "default_lora_alpha": str(args.lora_alpha)})
+    adapter.save(adapters / f"{args.name}.safetensors")
     opened = SAGANetsPipeline.from_pretrained(embedded, dtype=torch.float32, local_files_only=True)
     opened.load_adapter(adapters / f"{args.name}.safetensors")
     size = sum(path.stat().st_size for folder in (embedded, adapters) for path in folder.rglob("*.safetensors"))

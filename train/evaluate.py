@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from PIL import Image
 from tqdm import tqdm
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
@@ -45,6 +46,7 @@ BOOTSTRAPS = 1000
 MAX_REFERENCE = 1000  # real frames of training clips that FJD is measured to
 SHEET_ROWS, SHEET_SIDE = 8, 128
 SWEEPS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "alpha": "lora_alpha"}
+SCHEDULERS = {"dpmsolver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 FIGURES = ("char_f1_micro", "char_f1_macro", "frame_acc", "bg_acc")
 
 
@@ -328,6 +330,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, required=True, help="folder of a judge: python -m train.metrics.judge")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
     parser.add_argument("--model", default="embedded", help="a pipeline's folder, or 'embedded'")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="instead of the model's own")
     parser.add_argument("--lora", type=Path, default=None, help="adapter file, instead of the model's own")
     parser.add_argument(
         "--name", default=None, help="the report's file name; default: the model's folder and the sweep"
@@ -351,6 +354,8 @@ def main(argv: list[str] | None = None) -> None:
         pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
     if args.lora is not None:
         pipe.load_adapter(args.lora)
+    if args.scheduler is not None:
+        pipe.scheduler = SCHEDULERS[args.scheduler].from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     name = args.name or "-".join([Path(args.model).name, *(["sweep", args.sweep] if args.sweep else [])])
     values = {"steps": args.steps, "guidance": args.guidances, "alpha": args.alphas}[args.sweep or "alpha"]
@@ -362,6 +367,7 @@ def main(argv: list[str] | None = None) -> None:
         "model": {
             "name": args.model,
             "lora": args.lora.name if args.lora else None,
+            "scheduler": type(pipe.scheduler).__name__,
             **{name: pipe.config.get(name) for name in defaults},
         },
         "dataset": args.data.name,

@@ -18,12 +18,13 @@ def test_trained_parts_become_the_embedded_model(tiny_base, tiny_adapter, make_r
     shutil.copytree(tiny_base / "captioner_tokenizer", tuned / "captioner", dirs_exist_ok=True)
     shutil.copyfile(tiny_adapter, tuned / "show.safetensors")
     common = ["--base", str(tiny_base), "--tuned", str(tuned), "--town", str(release), "--gulch", str(release)]
-    main([*common, "--name", "show", "--num_inference_steps", "2", "--out", str(tmp_path)])
+    main([*common, "--name", "show", "--num_inference_steps", "2", "--lora_alpha", "40", "--out", str(tmp_path)])
     folder = tmp_path / "sagan_pipeline" / "embedded"
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "SAGANetsPipeline" and not list(folder.glob("*.py"))
     pipe = SAGANetsPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.load_adapter(tmp_path / "lora_weights" / "show.safetensors")
+    assert (pipe.default_lora_alpha, pipe.trained_lora_alpha) == (40, 32)
     assert pipe.cast[:3] == ["Gus", "Mabel", "Otto"] and pipe.places == ["kitchen", "yard"]
     assert {"gus", "kitchen", "talking"} <= set(pipe.vocabulary)
     out = pipe(num_frames=2, generator=torch.Generator().manual_seed(0))

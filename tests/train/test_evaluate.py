@@ -139,15 +139,18 @@ def test_perplexity_by_hand(tiny_pipe, show):
     assert {k: found[k] for k in sums} == pytest.approx(sums, rel=1e-4)
 
 
-def test_another_adapter(show, judge_folder, tiny_folder, tiny_adapter, tmp_path):
+def test_another_adapter_and_another_scheduler(show, judge_folder, tiny_folder, tiny_adapter, tmp_path):
     """Given by file it takes the place of the model's own; this one is the model's own, painted again."""
     common = ["--data", str(show), "--judge", str(judge_folder), "--model", str(tiny_folder), "--out", str(tmp_path)]
     counts = ["--num_captions", "3", "--sampled_captions", "1", "--alphas", "32"]
     main([*common, *counts, "--name", "own"])
     main([*common, *counts, "--name", "given", "--lora", str(tiny_adapter)])
-    own, given = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("own", "given"))
+    main([*common, *counts, "--name", "unipc", "--scheduler", "unipc"])
+    own, given, unipc = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("own", "given", "unipc"))
     assert (own["model"]["lora"], given["model"]["lora"]) == (None, tiny_adapter.name)
     assert own["frames"]["painted"][0]["fjd"] == given["frames"]["painted"][0]["fjd"]
+    assert unipc["model"]["scheduler"] == "UniPCMultistepScheduler" != own["model"]["scheduler"]
+    assert unipc["frames"]["painted"][0]["fjd"] != own["frames"]["painted"][0]["fjd"]
 
 
 def test_alphas_share_captions_and_noise(tiny_pipe):
