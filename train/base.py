@@ -3,6 +3,7 @@
     python -m train.base vae        --town DATA/town --gulch DATA/gulch --out runs/base
     python -m train.base clip       --town DATA/town --gulch DATA/gulch --out runs/base
     python -m train.base unet       --town DATA/town --gulch DATA/gulch --out runs/base
+    python -m train.base decoder    --town DATA/town --gulch DATA/gulch --out runs/base
     python -m train.base captioner  --town DATA/town --gulch DATA/gulch --out runs/base
     python -m train.base export     --town DATA/town --gulch DATA/gulch --out runs/base
 
@@ -43,7 +44,7 @@ from train.painter import paint_samples, picture_grid, to_pictures
 
 
 MAX_TOKENS = 48  # of a caption for the text encoder; the longest caption of either world fits
-STAGES = ("vae", "clip", "unet", "captioner", "export")
+STAGES = ("vae", "clip", "unet", "decoder", "captioner", "export")
 VAE_CONFIG = {
     "latent_channels": 16,
     "encoder_block_out_channels": (32, 32, 64, 128, 256),
@@ -199,11 +200,6 @@ def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintst
     generator = torch.Generator().manual_seed(args.seed)
     run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 4300, generator, sample_steps=1500)
     pictures = Pictures([town, gulch])
-    held_out = [release.frames(id)[2] for release in (gulch, town) for id in release.splits["test"][:40:10]]
-    held_out = to_tensor(np.stack(held_out))
-
-    def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
         x = pictures.crops(8, 128, generator).contiguous(memory_format=torch.channels_last)
@@ -212,22 +208,41 @@ def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintst
             noise = torch.randn(z.shape, generator=generator)
             spread = z.detach().std().clamp(min=1e-3)
             y = vae.decode(z + 0.05 * spread * noise).sample.float()
-        l1 = torch.nn.functional.l1_loss(y, x)
-        edges = sum(torch.nn.functional.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
+        losses = reconstruction_loss(y, x)
         # a sampler starts from noise of mean 0: keep the channels' means there
         centre = z.mean(dim=(0, 2, 3)).square().mean() / spread.square()
-        return {"loss": l1 + 0.5 * edges + 0.01 * centre, "l1": l1, "edges": edges}
+        return {**losses, "loss": losses["loss"] + 0.01 * centre}
+
+    sample = reconstructions(vae, town, gulch, args.out / "vae")
+    run.train(loss_of_step, sample, description="autoencoder", max_seconds=args.max_seconds)
+
+
+def reconstruction_loss(y: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """L1 and half of the L1 between gradients, of pictures (B, 3, H, W)."""
+
+    def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+    l1 = torch.nn.functional.l1_loss(y, x)
+    edges = sum(torch.nn.functional.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
+    return {"loss": l1 + 0.5 * edges, "l1": l1, "edges": edges}
+
+
+def reconstructions(vae: AutoencoderDC, town: FlintstonesRelease, gulch: FlintstonesRelease, folder: Path):
+    """A function of the step that writes test frames above their reconstructions, and their PSNR."""
+    held_out = [release.frames(id)[2] for release in (gulch, town) for id in release.splits["test"][:40:10]]
+    held_out = to_tensor(np.stack(held_out))
 
     @torch.no_grad()
     def sample(step: int) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             y = vae.decode(vae.encode(held_out).latent).sample.float().clamp(-1, 1)
         rows = to_pictures(torch.cat([held_out, y]))
-        picture_grid(rows, columns=len(held_out)).save(args.out / "vae" / "samples" / f"{step:06d}.png")
-        with open(args.out / "vae" / "psnr.jsonl", "a") as log:
+        picture_grid(rows, columns=len(held_out)).save(folder / "samples" / f"{step:06d}.png")
+        with open(folder / "psnr.jsonl", "a") as log:
             log.write(json.dumps({"step": step, "psnr_db": round(psnr(y, held_out), 3)}) + "\n")
 
-    run.train(loss_of_step, sample, description="autoencoder", max_seconds=args.max_seconds)
+    return sample
 
 
 def outdated(folder: Path, checkpoint: Path) -> bool:
@@ -256,6 +271,30 @@ def load_vae(args: argparse.Namespace, releases: list[FlintstonesRelease]) -> Au
         vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
         save_whole(vae, folder)
     return AutoencoderDC.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def train_decoder(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
+    """The decoder alone goes on learning, on latents roughened as a sampler's are. The encoder, and with it every
+    latent, stays as it is, so that the UNet and its adapters stay good."""
+    vae = load_vae(args, [town, gulch]).to(memory_format=torch.channels_last)
+    decoder = vae.decoder.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(args.seed + 1)
+    steps = args.steps or 6000
+    run = Run(args.out / "decoder", {"decoder": decoder}, optimizer, steps, generator, sample_steps=1000)
+    pictures = Pictures([town, gulch])
+
+    def loss_of_step(step: int) -> dict[str, torch.Tensor]:
+        x = pictures.crops(8, 128, generator).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                z = vae.encode(x).latent.float()
+            rough = 0.15 * torch.rand((len(x), 1, 1, 1), generator=generator) / vae.config.scaling_factor
+            y = vae.decode(z + rough * torch.randn(z.shape, generator=generator)).sample.float()
+        return reconstruction_loss(y, x)
+
+    sample = reconstructions(vae, town, gulch, args.out / "decoder")
+    run.train(loss_of_step, sample, description="decoder", max_seconds=args.max_seconds)
 
 
 def train_clip(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
@@ -424,6 +463,9 @@ def export(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintstone
     ema = EMAModel(parameters)
     ema.load_state_dict(state["extra"]["ema"])
     ema.copy_to(parameters)
+    tuned = args.out / "decoder" / "checkpoint.pt"
+    if tuned.exists():
+        vae.decoder.load_state_dict(torch.load(tuned, weights_only=True)["modules"]["decoder"])
     model = args.out / "model"
     vae.half().save_pretrained(model / "vae")
     text_encoder.half().save_pretrained(model / "text_encoder")
@@ -459,7 +501,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     town, gulch = FlintstonesRelease(args.town), FlintstonesRelease(args.gulch)
-    stages = {"vae": train_vae, "clip": train_clip, "unet": train_unet, "captioner": train_captioner, "export": export}
+    stages = {
+        "vae": train_vae,
+        "clip": train_clip,
+        "unet": train_unet,
+        "decoder": train_decoder,
+        "captioner": train_captioner,
+        "export": export,
+    }
     stages[args.stage](args, town, gulch)
 
 

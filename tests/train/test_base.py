@@ -17,7 +17,7 @@ from train.data.flintstones import FlintstonesRelease
 
 CAPTIONS = ["Gus is in the kitchen. He is talking.", "Mabel is in the yard. She is waving at Gus."]
 ODD = "Gus\u2019s caf\u00e9 \U0001f995 \u6f22 42!"
-STEPS = {"vae": 2, "clip": 2, "unet": 2, "captioner": 3}
+STEPS = {"vae": 2, "clip": 2, "unet": 2, "decoder": 2, "captioner": 3}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_every_stage_writes_a_whole_run(base, stage):
     assert json.loads(line)["step"] == STEPS[stage] and np.isfinite(json.loads(line)["loss"])
     for module in state["modules"].values():
         assert all(value.isfinite().all() for value in module.values())
-    if stage in ("vae", "unet"):
+    if stage in ("vae", "unet", "decoder"):
         (picture,) = (folder / "samples").glob("*.png")
         assert Image.open(picture).width % 256 == 0
 
@@ -134,6 +134,15 @@ def test_the_text_encoder_learns_along_but_not_the_names(base):
     seen = set(sum(tokenizer([town.clip(id).caption for id in town.splits["train"]] + [""]).input_ids, []))
     unseen = [i for i in range(len(tokenizer)) if i not in seen]
     assert torch.equal(first[table][unseen], state[table][unseen])
+
+
+def test_the_decoder_is_tuned_alone_and_exported(base):
+    before = AutoencoderDC.from_pretrained(base / "out" / "vae" / "model").state_dict()
+    after = AutoencoderDC.from_pretrained(base / "out" / "model" / "vae", torch_dtype=torch.float16).state_dict()
+    changed = {name for name in before if not torch.equal(before[name].half(), after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    tuned = torch.load(base / "out" / "decoder" / "checkpoint.pt", weights_only=True)["modules"]["decoder"]
+    assert all(torch.equal(value.half(), after[f"decoder.{name}"]) for name, value in tuned.items())
 
 
 def test_the_export_opens_with_stock_classes(base):

@@ -20,7 +20,7 @@ from peft.utils import set_peft_model_state_dict
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import GPT2LMHeadModel, GPT2Tokenizer
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPT2Tokenizer, pipeline
 
 from train.adapter import LORA_TARGETS, add_lora, git_commit, lora_parameters
 from train.captioner import Captioner
@@ -144,6 +144,11 @@ def test_the_captioner_learnt_and_opens(trained, tiny_base):
     captioner = GPT2LMHeadModel.from_pretrained(out / "captioner", dtype=torch.float16)
     tokenizer = GPT2Tokenizer.from_pretrained(out / "captioner")
     assert len(tokenizer) == captioner.config.vocab_size
+    auto = AutoModelForCausalLM.from_pretrained(out / "captioner", dtype=torch.float16)
+    assert all(torch.equal(a, b) for a, b in zip(captioner.parameters(), auto.parameters(), strict=True))
+    writer = pipeline("text-generation", model=str(out / "captioner"), dtype=torch.float32)
+    (written,) = writer("[S_1] Gus is in the kitchen. [S_NEXT]", max_new_tokens=4, do_sample=False)
+    assert written["generated_text"].startswith("[S_1] Gus is in the kitchen. [S_NEXT]")
     base = GPT2LMHeadModel.from_pretrained(tiny_base / "captioner", dtype=torch.float16)
     assert any(not torch.equal(a, b) for a, b in zip(captioner.parameters(), base.parameters(), strict=True))
     (line,) = (out / "run" / "validation.jsonl").read_text().splitlines()
