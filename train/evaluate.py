@@ -34,7 +34,7 @@ from sagan_pipeline.captioner import draft_caption, next_captions
 from train.adapter import git_commit
 from train.captioner import MAX_PREFIX, Example, StoryCaptions, captioner_loss, count_target_tokens
 from train.data.flintstones import FlintstonesRelease
-from train.metrics.captions import distinct, is_complete, keeps_a_character, share
+from train.metrics.captions import bleu_4, distinct, is_complete, keeps_one, share
 from train.metrics.characters import accuracy, character_scores, f1
 from train.metrics.distance import JudgeDistance
 from train.metrics.judge import THRESHOLD, Judge, real_frames
@@ -163,14 +163,19 @@ def evaluate_frames(
     return figures, sheets
 
 
-def caption_figures(examples: Sequence[Example], captions: Sequence[str], names: Sequence[str]) -> dict[str, object]:
-    """Figures on the captions that follow the prefixes of `examples`."""
-    kept, prefixes = share([keeps_a_character(e.captions, c, names) for e, c in zip(examples, captions, strict=True)])
+def caption_figures(
+    examples: Sequence[Example], captions: Sequence[str], names: Sequence[str], places: Sequence[str]
+) -> dict[str, object]:
+    """Figures on the captions that follow the prefixes of `examples`, with the show's characters and places."""
+    kept, prefixes = share([keeps_one(e.captions, c, names) for e, c in zip(examples, captions, strict=True)])
+    stayed, placed = share([keeps_one(e.captions, c, places) for e, c in zip(examples, captions, strict=True)])
     repeats = [c in e.captions if e.captions else None for e, c in zip(examples, captions, strict=True)]
     return {
         "complete": share([is_complete(caption) for caption in captions])[0],
         "keeps_a_character": kept,
         "prefixes_naming_a_character": prefixes,
+        "keeps_a_place": stayed,
+        "prefixes_naming_a_place": placed,
         "repeats_a_prefix_caption": share(repeats)[0],
         "distinct_2": distinct(captions, n=2),
     }
@@ -210,14 +215,16 @@ def evaluate_captions(
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + first + i)
                 drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator, warmth)[1])
             bar.update(len(chunk))
+    real = [e.target for e in examples]
     return {
         "split": split,
         "count": count,
         "temperature": warmth,
         "drafts_that_end_by_themselves": share(drafts)[0],
         "perplexity_by_k": perplexity_by_k(pipe.captioner, pipe.captioner_tokenizer, stories),
-        "sampled": caption_figures(examples, sampled, release.cast),
-        "real": caption_figures(examples, [e.target for e in examples], release.cast),
+        "bleu_4": bleu_4(sampled, real),
+        "sampled": caption_figures(examples, sampled, release.cast, release.settings),
+        "real": caption_figures(examples, real, release.cast, release.settings),
         "incomplete": [caption for caption in sampled if not is_complete(caption)],
         "examples": [{"prefix": e.captions, "sampled": c} for e, c in zip(examples[:8], sampled, strict=False)],
     }
@@ -298,11 +305,14 @@ def as_markdown(name: str, report: dict) -> str:
         for figure, words in {
             "complete": "complete sentences",
             "keeps_a_character": "keep a character that the prefix names",
+            "keeps_a_place": "keep a place that the prefix names",
             "repeats_a_prefix_caption": "repeat a caption of the prefix",
             "distinct_2": "distinct-2",
         }.items():
             lines.append(f"| {words} | {percent(captions['sampled'][figure])} | {percent(captions['real'][figure])} |")
         lines += [
+            "",
+            f"BLEU-4 of the sampled captions against the real ones: {percent(captions['bleu_4'])}.",
             "",
             "Perplexity of the real next caption after k captions, per token: "
             + ", ".join(f"{value:.2f} (k = {k})" for k, value in captions["perplexity_by_k"].items())

@@ -18,6 +18,7 @@ from train.metrics.judge import Judge, judge_config
 
 
 CLASSES = ("Gus", "Mabel", "Otto")
+PLACES = ("kitchen", "yard")
 
 
 def test_the_interval_holds_the_score_and_narrows_with_more_frames():
@@ -41,15 +42,17 @@ def test_caption_figures_by_hand():
         Example([], "Gus laughs.", "d"),
     ]
     sampled = ["Gus is in the yard.", "Mabel and", "Otto laughs.", "Gus laughs."]
-    figures = caption_figures(examples, sampled, CLASSES)
+    figures = caption_figures(examples, sampled, CLASSES, PLACES)
     assert figures == {
         "complete": 0.75,
         "keeps_a_character": 0.5,  # of the two prefixes that name one
         "prefixes_naming_a_character": 2,
+        "keeps_a_place": 0.5,
+        "prefixes_naming_a_place": 2,
         "repeats_a_prefix_caption": 1 / 3,  # of the three prefixes that hold a caption
         "distinct_2": 1.0,  # seven pairs of words, all different
     }
-    real = caption_figures(examples, [e.target for e in examples], CLASSES)
+    real = caption_figures(examples, [e.target for e in examples], CLASSES, PLACES)
     assert real["keeps_a_character"] == 1.0 and real["repeats_a_prefix_caption"] == 0.0
     assert real["distinct_2"] == 0.75
 
@@ -102,6 +105,7 @@ def test_the_report_says_what_was_measured_and_how(evaluated):
     assert (captions["split"], captions["count"]) == ("test", 12)
     assert captions["sampled"]["complete"] == 1 and captions["real"]["complete"] == 1
     assert captions["real"]["prefixes_naming_a_character"] == 9  # all but the empty ones
+    assert 0 <= captions["bleu_4"] <= 1
     assert list(captions["perplexity_by_k"]) == ["0", "1", "2", "3"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sacrebleu import corpus_bleu
+
 
 SENTENCE_END = re.compile(r"[.!?][\"'”’)]*$")
 
@@ -19,10 +21,15 @@ def named(caption: str, names: Sequence[str]) -> set[str]:
     return {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", caption, re.IGNORECASE)}
 
 
-def keeps_a_character(prefix: Sequence[str], caption: str, names: Sequence[str]) -> bool | None:
-    """Whether a caption names a character that its prefix names; `None` if the prefix names none."""
+def keeps_one(prefix: Sequence[str], caption: str, names: Sequence[str]) -> bool | None:
+    """Whether a caption names one of the characters, or places, that its prefix names; `None` if that names none."""
     before = set().union(*(named(text, names) for text in prefix))
     return bool(before & named(caption, names)) if before else None
+
+
+def bleu_4(captions: Sequence[str], real: Sequence[str]) -> float:
+    """BLEU-4 of captions against one real caption each, of the whole set, in [0, 1]; sacrebleu's, case ignored."""
+    return corpus_bleu(list(captions), [list(real)], lowercase=True).score / 100
 
 
 def share(answers: Sequence[bool | None]) -> tuple[float, int]:

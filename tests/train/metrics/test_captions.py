@@ -1,6 +1,6 @@
 import pytest
 
-from train.metrics.captions import distinct, is_complete, keeps_a_character, named, share
+from train.metrics.captions import bleu_4, distinct, is_complete, keeps_one, named, share
 
 
 NAMES = ["Gus", "Mabel", "Mr Flagg"]
@@ -21,12 +21,20 @@ def test_named_takes_whole_words():
     assert named("In August a mabelle sings.", NAMES) == set()
 
 
-def test_keeps_a_character():
+def test_keeps_one():
     prefix = ["Gus is in the kitchen.", "He talks to Mabel."]
-    assert keeps_a_character(prefix, "Mabel laughs.", NAMES) is True
-    assert keeps_a_character(prefix, "Mr Flagg laughs.", NAMES) is False
-    assert keeps_a_character(["A man laughs."], "Gus laughs.", NAMES) is None
-    assert keeps_a_character([], "Gus laughs.", NAMES) is None
+    assert keeps_one(prefix, "Mabel laughs.", NAMES) is True
+    assert keeps_one(prefix, "Mr Flagg laughs.", NAMES) is False
+    assert keeps_one(["A man laughs."], "Gus laughs.", NAMES) is None
+    assert keeps_one([], "Gus laughs.", NAMES) is None
+
+
+def test_bleu_by_hand():
+    assert bleu_4(["Gus is in the kitchen."], ["gus is in the kitchen."]) == pytest.approx(1)
+    # gus is in the yard . | gus is in the kitchen . : 5/6 words, 3/5 pairs, 2/4, 1/3; equal lengths
+    expected = (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
+    assert bleu_4(["Gus is in the yard."], ["Gus is in the kitchen."]) == pytest.approx(expected)
+    assert bleu_4(["Mabel laughs."], ["Gus is in the kitchen."]) < 0.1
 
 
 def test_share_leaves_out_what_has_no_answer():
