@@ -279,16 +279,17 @@ def as_markdown(name: str, report: dict) -> str:
         f"`{report['commit'][:12]}`. The first line is the judge on real frames of the same clips. FJD is the Fréchet "
         f"distance of the judge's features to {frames['fjd_reference']} real frames of training clips; it is no FID.",
         "",
-        f"| {setting} | Char-F1 micro (95%) | Char-F1 macro | Frame-Acc | BG-Acc | FJD | s a frame |",
-        "|---|---|---|---|---|---|---|",
+        f"| {setting} | Char-F1 micro (95%) | Char-F1 macro | Frame-Acc | 1 / 2 regulars | BG-Acc | FJD | s a frame |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in [frames["real_frames"], *frames["painted"]]:
         micro, macro, frame, place = (percent(row[figure]) for figure in FIGURES)
         low, high = row["char_f1_micro_95"]
+        crowds = " / ".join(percent(row["frame_acc_by_cast"].get(n, float("nan"))) for n in "12")
         value = f"{row[setting]:g}" if setting in row else "real frames"
         seconds = f"{row['seconds_a_frame']:.2f}" if setting in row else ""
         lines.append(
-            f"| {value} | {micro} ({percent(low)} to {percent(high)}) | {macro} | {frame} | {place} | "
+            f"| {value} | {micro} ({percent(low)} to {percent(high)}) | {macro} | {frame} | {crowds} | {place} | "
             f"{row['fjd']:.2f} | {seconds} |"
         )
     values = ", ".join(f"{row[setting]:g}" for row in frames["painted"])

@@ -21,7 +21,8 @@ def character_scores(predicted: np.ndarray, actual: np.ndarray, classes: list[st
     Returns:
         `char_f1_micro` (over all frames and characters), `char_f1_macro` (mean of the characters' own F1; as in
         scikit-learn, a character that never occurs and is never seen counts 0), `frame_acc` (share of frames with
-        exactly the right characters) and `char_f1` by name.
+        exactly the right characters), `frame_acc_by_cast` (the same of the frames in which so many ought to be) and
+        `char_f1` by name.
 
     Raises:
         ValueError: the shapes do not agree, or there is no frame.
@@ -35,10 +36,12 @@ def character_scores(predicted: np.ndarray, actual: np.ndarray, classes: list[st
         raise ValueError("`actual` holds no frame.")
     hits, seen, there = (predicted & actual).sum(axis=0), predicted.sum(axis=0), actual.sum(axis=0)
     each = [f1(*counts) for counts in zip(hits.tolist(), seen.tolist(), there.tolist(), strict=True)]
+    right, crowd = (predicted == actual).all(axis=1), actual.sum(axis=1)
     return {
         "char_f1_micro": f1(int(hits.sum()), int(seen.sum()), int(there.sum())),
         "char_f1_macro": float(np.mean(each)) if each else 0.0,
-        "frame_acc": float((predicted == actual).all(axis=1).mean()),
+        "frame_acc": float(right.mean()),
+        "frame_acc_by_cast": {str(n): float(right[crowd == n].mean()) for n in np.unique(crowd).tolist()},
         "char_f1": dict(zip(classes, each, strict=True)),
     }
 

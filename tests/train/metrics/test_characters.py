@@ -12,7 +12,7 @@ def test_scores_by_hand():
     assert scores["char_f1"] == pytest.approx({"A": 2 / 3, "B": 2 / 3, "C": 0.0})
     assert scores["char_f1_macro"] == pytest.approx(4 / 9)
     assert scores["char_f1_micro"] == pytest.approx(2 * 2 / (3 + 3))
-    assert scores["frame_acc"] == 0.75
+    assert scores["frame_acc"] == 0.75 and scores["frame_acc_by_cast"] == {"0": 1.0, "1": 0.0, "2": 1.0}
 
 
 def test_perfect_and_empty():
