@@ -392,7 +392,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     noise_scheduler = DDPMScheduler(**NOISE_CONFIG)
     folder = args.out / "unet"
     modules = {"unet": unet, "text_encoder": text_encoder}
-    run = Run(folder, modules, optimizer, args.steps or 14000, generator, extra_state={"ema": ema})
+    run = Run(folder, modules, optimizer, args.steps or 20500, generator, extra_state={"ema": ema})
     shown = [town.clip(id).caption for id in town.splits["test"][:32:4]]
     predict = torch.compile(unet) if args.compile else unet
 
@@ -441,7 +441,7 @@ def train_captioner(args: argparse.Namespace, town: FlintstonesRelease, gulch: F
     captioner = GPT2LMHeadModel(captioner_config(tokenizer))
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 400, generator)
+    run = Run(args.out / "captioner", {"captioner": captioner}, optimizer, args.steps or 1600, generator)
     stories = StoryCaptions(town, "train")
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
