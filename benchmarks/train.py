@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--base", type=Path, default=EMBEDDED, help="base model; default: the embedded one")
     parser.add_argument("--configs", type=Path, default=None, help="configurations for a base of random weights")
     parser.add_argument("--resolution", type=int, default=256, help="side of the pictures in pixels")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=24)
     parser.add_argument("--mixed_precision", choices=DTYPES, default="bf16")
     parser.add_argument("--runs", type=int, default=7, help="steps of each; the medians count")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
