@@ -18,7 +18,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
-from benchmarks.story import ADAPTER, SEED, STOCK_GUIDANCE, STOCK_STEPS, decode, stock_pipeline
+from benchmarks.story import ADAPTER, SEED, STOCK_STEPS, decode, stock_latents, stock_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from train.data.flintstones import FlintstonesRelease
 from train.evaluate import micro_f1_interval, paint
@@ -33,20 +33,9 @@ def stock_pictures(
     pipe: SAGANetsPipeline, stock: StableDiffusionPipeline, captions: list[str], steps: int = STOCK_STEPS
 ) -> np.ndarray:
     """Captions painted by the stock side: uint8 (N, H, W, 3)."""
-    side = stock.unet.config.sample_size * stock.vae_scale_factor
     pictures = []
     for index, caption in enumerate(tqdm(captions, desc="stock")):
-        generator = torch.Generator().manual_seed(SEED + index)
-        latents = stock(
-            caption,
-            height=side,
-            width=side,
-            num_inference_steps=steps,
-            guidance_scale=STOCK_GUIDANCE,
-            generator=generator,
-            output_type="latent",
-        ).images
-        pictures.append(to_pictures(decode(pipe, latents).float()))
+        pictures.append(to_pictures(decode(pipe, stock_latents(stock, caption, index, steps)).float()))
     return np.concatenate(pictures)
 
 

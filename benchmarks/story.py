@@ -85,22 +85,26 @@ def paint_stock(
     pipe: SAGANetsPipeline, stock: StableDiffusionPipeline, captions: list[str], steps: int = STOCK_STEPS
 ) -> list[float]:
     """Paint the captions one a call; returns the second, from the start, at which each picture was ready."""
-    # the stock pipeline without a decoder takes 8 pixels a latent
-    side = stock.unet.config.sample_size * stock.vae_scale_factor
     ready, start = [], time.perf_counter()
     for index, caption in enumerate(captions):
-        latents = stock(
-            caption,
-            height=side,
-            width=side,
-            num_inference_steps=steps,
-            guidance_scale=STOCK_GUIDANCE,
-            generator=torch.Generator().manual_seed(SEED + index),
-            output_type="latent",
-        ).images
-        decode(pipe, latents)
+        decode(pipe, stock_latents(stock, caption, index, steps))
         ready.append(time.perf_counter() - start)
     return ready
+
+
+def stock_latents(stock: StableDiffusionPipeline, caption: str, index: int, steps: int) -> torch.Tensor:
+    """One call of the stock side on the caption of that index, which says the noise: latents (1, C, h, w)."""
+    # the stock pipeline without a decoder takes 8 pixels a latent
+    side = stock.unet.config.sample_size * stock.vae_scale_factor
+    return stock(
+        caption,
+        height=side,
+        width=side,
+        num_inference_steps=steps,
+        guidance_scale=STOCK_GUIDANCE,
+        generator=torch.Generator().manual_seed(SEED + index),
+        output_type="latent",
+    ).images
 
 
 @torch.no_grad()
