@@ -371,7 +371,9 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     vae, clip = load_vae(args, [town, gulch]), load_clip(args)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     latents = LatentCache.build(vae, town, town.splits["train"], args.out / "cache")
-    captions = [town.clip(id).caption for id in latents.ids]
+    clips = [town.clip(id) for id in latents.ids]
+    captions = [clip.caption for clip in clips]
+    crowd = torch.tensor([len(clip.characters) for clip in clips], dtype=torch.float32)
     tokens = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
     torch.manual_seed(args.seed)
     unet = UNet2DConditionModel(**UNET_CONFIG)
@@ -397,7 +399,9 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     predict = torch.compile(unet) if args.compile else unet
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
-        z, index = latents.batch(args.batch_size, generator)
+        # by the number of people: who wears what is what takes longest to learn
+        index = torch.multinomial(crowd, args.batch_size, generator=generator)
+        z = latents.take(index, generator)
         dropped = torch.rand(index.shape, generator=generator) < 0.1
         with torch.autocast("cpu", torch.bfloat16):
             states = text_encoder(tokens[torch.where(dropped, len(captions), index)])[0]

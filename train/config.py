@@ -63,7 +63,7 @@ class TrainingConfig:
     snr_gamma: float = setting("min-SNR weighting; 0: the paper's plain loss", 0.0)
     noise_offset: float = setting("share of noise that is one value a channel of a picture", 0.0)
     caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
-    mirror: bool = setting("use mirrored pictures too; no caption says left or right", True)
+    mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
     prior: str = setting("release of generic pictures to preserve the base on; empty: none", "")
     prior_weight: float = setting("weight of the loss on them", 1.0)
     ema_decay: float = setting("moving average of the LoRA matrices; 0: none", 0.0)

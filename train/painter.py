@@ -95,7 +95,7 @@ class Painter:
     def _draw(
         self, latents: LatentCache, text: TextCache, index: torch.Tensor, generator: torch.Generator
     ) -> PainterDraws:
-        z = latents.take(index, generator, mirror=self.config.mirror)
+        z = latents.take(index, generator)
         dropped = torch.rand(index.shape, generator=generator) < self.config.caption_dropout
         noise, timesteps = draw_noise(self.scheduler, z.shape, generator, self.config.noise_offset)
         return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps)
@@ -175,7 +175,8 @@ def _caches(
 ) -> tuple[LatentCache, TextCache]:
     """Latents and text states of a split, computed once."""
     folder = Path(config.out) / "cache"
-    latents = LatentCache.build(vae, release, release.splits[split], folder, size=config.resolution)
+    ids = release.splits[split]
+    latents = LatentCache.build(vae, release, ids, folder, size=config.resolution, mirror=config.mirror)
     captions = [release.clip(id).caption for id in latents.ids]
     return latents, TextCache.build(text_encoder, tokenizer, captions, folder)
 

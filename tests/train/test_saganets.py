@@ -329,12 +329,12 @@ def test_every_story_comes_once_an_epoch_and_draws_follow_from_the_step(show, ti
 
 
 def test_more_of_the_recipe_runs(show, tiny_base, tmp_path, make_release):
-    """Prior preservation, noise offset, dropouts, plain pictures, checkpointed gradients, bf16, a tracker, epochs."""
+    """Prior preservation, noise offset, dropouts, mirroring, checkpointed gradients, bf16, a tracker, epochs."""
     prior = make_release(tmp_path / "town", size=16, clips=6, frames=5)
     more = ["--prior", str(prior), "--noise_offset", "0.1", "--caption_dropout", "0.2", "--lora_dropout", "0.1"]
     more += [
         "--mirror",
-        "false",
+        "true",
         "--gradient_checkpointing",
         "--mixed_precision",
         "bf16",

@@ -53,7 +53,7 @@ def encode(vae, pictures: torch.Tensor) -> torch.Tensor:
 
 
 class LatentCache:
-    """Latents of chosen frames of clips, every other one mirrored (no caption says left or right).
+    """Latents of chosen frames of clips.
 
     Args:
         latents (`torch.Tensor`): (N, F, C, h, w) float16, scaled to unit deviation; N clips, F frames.
@@ -74,6 +74,7 @@ class LatentCache:
         folder: Path,
         frames: tuple[int, ...] = (1, 3),
         size: int | None = None,
+        mirror: bool = False,
     ) -> LatentCache:
         """Open the cache of these clips under this encoder, or compute it and write it.
 
@@ -85,11 +86,14 @@ class LatentCache:
             folder (`Path`): of the cache files.
             frames (`tuple[int, ...]`): which of a clip's five frames.
             size (`int`, *optional*): side in pixels that frames are resized to (bicubic); their own by default.
+            mirror (`bool`): mirror every other frame. A caption that names people in the order in which they stand
+                is not true of its mirrored picture, and a model of such pairs cannot tell who is who.
 
         Raises:
             ValueError: there is no cache, and no pictures to make one from; or a file that is not whole.
         """
-        model = short_hash(weights_hash(vae.encoder), str(vae.config.scaling_factor), str(frames), str(size))
+        settings = map(str, (vae.config.scaling_factor, frames, size, mirror))
+        model = short_hash(weights_hash(vae.encoder), *settings)
         if isinstance(release.layout, NoFrames):
             return cls._of_lost_pictures(folder, model, ids)
         data = short_hash(*map(release.fingerprint, ids))
@@ -97,7 +101,7 @@ class LatentCache:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                latents = _encode_clips(vae, release, ids, frames, size)
+                latents = _encode_clips(vae, release, ids, frames, size, mirror)
                 _write(path, {"latents": latents}, {"ids": json.dumps(list(ids))})
         return cls(*_open(path))
 
@@ -110,28 +114,22 @@ class LatentCache:
                 return cls(latents, known)
         raise ValueError(f"{folder} holds no latents of these clips for this model, and the pictures are not there.")
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random batch: latents (size, C, h, w) float32 and the clips' indices (size,)."""
-        index = torch.randint(len(self.latents), (size,), generator=generator)
-        return self.take(index, generator), index
-
-    def take(self, index: torch.Tensor, generator: torch.Generator, mirror: bool = True) -> torch.Tensor:
-        """Latents (B, C, h, w) float32 of the given clips: a random one of each, among the mirrored ones or not."""
-        count = self.latents.shape[1] if mirror else (self.latents.shape[1] + 1) // 2
-        frame = torch.randint(count, index.shape, generator=generator) * (1 if mirror else 2)
+    def take(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Latents (B, C, h, w) float32 of the given clips (B,): a random frame of each."""
+        frame = torch.randint(self.latents.shape[1], index.shape, generator=generator)
         return self.latents[index, frame].float()
 
 
 @torch.no_grad()
 def _encode_clips(
-    vae, release: FlintstonesRelease, ids: Sequence[str], frames: tuple[int, ...], size: int | None
+    vae, release: FlintstonesRelease, ids: Sequence[str], frames: tuple[int, ...], size: int | None, mirror: bool
 ) -> torch.Tensor:
     device, at_once = next(vae.parameters()).device, max(1, PICTURES_AT_ONCE // len(frames))
     latents = None
     started = time.monotonic()
     for start in tqdm(range(0, len(ids), at_once), desc="latents", mininterval=5.0):
         clips = ids[start : start + at_once]
-        x = np.stack([_alternately_mirrored(release, id, frames) for id in clips])  # [n, F, H, W, 3]
+        x = np.stack([_pictures(release, id, frames, mirror) for id in clips])  # [n, F, H, W, 3]
         x = torch.from_numpy(x).flatten(0, 1).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1  # [nF, 3, H, W]
         if size is not None and tuple(x.shape[-2:]) != (size, size):
             x = torch.nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -152,9 +150,9 @@ def _encode_clips(
     return latents
 
 
-def _alternately_mirrored(release: FlintstonesRelease, id: str, frames: tuple[int, ...]) -> np.ndarray:
+def _pictures(release: FlintstonesRelease, id: str, frames: tuple[int, ...], mirror: bool) -> np.ndarray:
     chosen = [release.frame(id, lambda count, frame=frame: sampled_index(frame, count)) for frame in frames]
-    return np.stack([picture[:, ::-1] if i % 2 else picture for i, picture in enumerate(chosen)])
+    return np.stack([picture[:, ::-1] if mirror and i % 2 else picture for i, picture in enumerate(chosen)])
 
 
 class TextCache:
