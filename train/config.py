@@ -30,6 +30,7 @@ class TrainingConfig:
     base: str = setting("folder or Hub id of the base model, in diffusers' layout")
     captioner: str = setting("folder or Hub id of a GPT-2; empty: the base's own", "")
     out: str = setting("checkpoints, logs, samples and results", "runs/saganets")
+    cache: str = setting("folder of the latents and text states, which runs may share; empty: in `out`", "")
     name: str = setting("the adapter's file name, without suffix", "gravel-gulch-diffusion")
     base_model: str = setting("what the adapter's header calls the base", "saganets-embedded")
     modules: Literal["both", "captioner", "painter"] = setting("which parts learn", "both")

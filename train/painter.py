@@ -174,7 +174,7 @@ def _caches(
     config: TrainingConfig, release: FlintstonesRelease, split: str, vae, text_encoder, tokenizer
 ) -> tuple[LatentCache, TextCache]:
     """Latents and text states of a split, computed once."""
-    folder = Path(config.out) / "cache"
+    folder = Path(config.cache or Path(config.out) / "cache")
     ids = release.splits[split]
     latents = LatentCache.build(vae, release, ids, folder, size=config.resolution, mirror=config.mirror)
     captions = [release.clip(id).caption for id in latents.ids]
