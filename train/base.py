@@ -504,7 +504,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max_seconds", type=float, default=float("inf"), help="stop (resumable) after so long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    town, gulch = FlintstonesRelease(args.town), FlintstonesRelease(args.gulch)
+    town = FlintstonesRelease(args.town, pictures=args.stage != "captioner")  # that one reads captions alone
+    gulch = FlintstonesRelease(args.gulch)
     stages = {
         "vae": train_vae,
         "clip": train_clip,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.annotations import CLIP_ID, episode_of
+from train.data.annotations import ANNOTATIONS, CLIP_ID, SPLIT, episode_of
 from train.data.flintstones import FlintstonesRelease
 from train.data.gravel_gulch.__main__ import main
 from train.data.gravel_gulch.release import (
@@ -209,6 +209,17 @@ def test_bad_arguments(tmp_path, bad):
     with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
         write_release(tmp_path / "bad", "gulch", **{**ARGUMENTS, **bad})
     assert not (tmp_path / "bad").exists()
+
+
+def test_annotations_alone(gulch, tmp_path):
+    flags = [part for name, value in ARGUMENTS.items() for part in (f"--{name}", str(value))]
+    main([str(tmp_path / "words"), "--no_pictures", *flags])
+    whole, words = files_of(gulch), files_of(tmp_path / "words")
+    assert set(words) == {ANNOTATIONS, SPLIT, "made_by.json"}
+    assert all(words[name] == whole[name] for name in (ANNOTATIONS, SPLIT))
+    assert FlintstonesRelease(tmp_path / "words", pictures=False).stories("train", 4)
+    with pytest.raises(ValueError, match="another folder"):
+        write_release(tmp_path / "words", "gulch", **ARGUMENTS)
 
 
 def test_command_draws_a_sheet_and_prints_statistics(tmp_path, capsys):

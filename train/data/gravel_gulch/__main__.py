@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="governs everything")
     parser.add_argument("--size", type=int, default=256, help="side of the frames; FlintstonesSV's own is 128")
     parser.add_argument("--workers", type=int, default=None, help="processes that draw; none is one a processor")
+    parser.add_argument("--no_pictures", action="store_true", help="annotations alone, for captioners")
     parser.add_argument("--sheet", type=Path, default=None, metavar="PNG", help="write a contact sheet")
     parser.add_argument(
         "--statistics", action="store_true", help="print the captions' statistics beside the real ones"
@@ -57,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         contact_sheet(args.world, args.seed).save(args.sheet)
     if args.out is not None:
         try:
-            write_release(args.out, args.world, args.episodes, args.clips, args.seed, args.size, args.workers)
+            amounts = (args.episodes, args.clips, args.seed, args.size, args.workers)
+            write_release(args.out, args.world, *amounts, pictures=not args.no_pictures)
         except ValueError as error:
             parser.error(str(error))
 

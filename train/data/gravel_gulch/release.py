@@ -126,6 +126,7 @@ def write_release(
     seed: int = 0,
     size: int = 256,
     workers: int | None = None,
+    pictures: bool = True,
 ) -> None:
     """Write a release; frames that are there already are kept, so that an interrupted call can be made again.
 
@@ -137,6 +138,7 @@ def write_release(
         seed (`int`): governs everything.
         size (`int`): side of the frames in pixels, 16 to 1024; FlintstonesSV's own is 128.
         workers (`int`, *optional*): processes that draw; as many as there are processors by default.
+        pictures (`bool`): without them a release of annotations alone, for captioners.
 
     Raises:
         ValueError: an argument is outside what is said above, or `out` holds a release of other arguments.
@@ -150,8 +152,9 @@ def write_release(
             raise ValueError(f"`{name}` is {value}, but must be between {low} and {high}.")
     out = Path(out)
     folder = out / "video_frames_sampled"
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder if pictures else out).mkdir(parents=True, exist_ok=True)
     made_by = {"world": world, "episodes": episodes, "clips": clips, "seed": seed, "size": size}
+    made_by |= {} if pictures else {"pictures": False}
     _claim(out / "made_by.json", made_by)
     split: dict[str, list[str]] = {"test": [], "train": [], "val": []}
     jobs: list[tuple[str, Clip]] = []
@@ -168,6 +171,8 @@ def write_release(
     random.Random(seed).shuffle(split["train"])  # the real lists are not sorted either
     _write_json(out / ANNOTATIONS, records)
     _write_json(out / SPLIT, split)
+    if not pictures:
+        return
     missing = [(id, clip) for id, clip in jobs if not (folder / f"{id}.npy").exists()]
     for path in folder.glob("*.tmp"):
         path.unlink()  # left by a call that was killed
