@@ -33,6 +33,8 @@ def test_both_train_the_same_and_every_figure_is_there(config, tiny_base):
     encoders = [kind.from_pretrained(tiny_base / name) for kind, name in ENCODERS]
     size = sum(p.numel() for encoder in encoders for p in encoder.parameters()) * 4 / 1e6  # float32
     assert weights["recipe"] - weights["ours"] == pytest.approx(size)
+    operations = figures["operations"]
+    assert figures["ratio_of_operations"] == operations["recipe"] / operations["ours"] > 1  # encoders as well
     assert "ratio" in as_text(figures)
 
 
