@@ -1,8 +1,8 @@
 """The pipeline and the modules it runs with as one file, for the folder that diffusers opens alone.
 
-diffusers copies the file that `model_index.json` names, and what that file imports from its own folder, into one folder
-for the files of all models, where a `story.py` of another project would take the place of ours. One file with a name of
-its own meets nobody. It is made from the modules here, never by hand.
+diffusers copies the file that `model_index.json` names, and what that file imports from its own folder, into one
+folder for the files of all models, where a `story.py` of another project would take the place of ours. One file with a
+name of its own meets nobody. It is made from the modules here, never by hand.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer, ImageProcessingMixin
 
 from .captioner import next_captions
 from .checks import (
@@ -98,7 +98,7 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         captioner: GPT2LMHeadModel | None = None,
         captioner_tokenizer: GPT2Tokenizer | None = None,
         safety_checker: StableDiffusionSafetyChecker | None = None,
-        feature_extractor: CLIPImageProcessor | None = None,
+        feature_extractor: ImageProcessingMixin | None = None,
         default_num_inference_steps: int = 20,
         default_guidance_scale: float = 5.0,
         default_lora_alpha: float | None = None,

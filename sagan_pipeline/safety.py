@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from transformers import CLIPImageProcessor
+from transformers import ImageProcessingMixin
 
 
 def flagged_pictures(
     pictures: torch.Tensor,
     checker: StableDiffusionSafetyChecker,
-    extractor: CLIPImageProcessor,
+    extractor: ImageProcessingMixin,
     processor: VaeImageProcessor,
     device: torch.device,
 ) -> list[bool]:
