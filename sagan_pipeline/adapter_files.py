@@ -46,8 +46,8 @@ def find_adapter(path: str | os.PathLike, **kwargs: Any) -> Path:
     on_hub = isinstance(path, str) and len(parts) >= 2 and all(parts) and not given.startswith(".")
     if not on_hub or local.exists() or bool(file) != given.endswith(".safetensors"):
         raise ValueError(
-            f"`path` {given!r} is no .safetensors file on this disk, no folder with one, and no Hub id (user/repository "
-            "or user/repository/file.safetensors)."
+            f"`path` {given!r} is no .safetensors file on this disk, no folder with one, and no Hub id "
+            "(user/repository or user/repository/file.safetensors)."
         )
     repository = "/".join(parts[:2])
     try:
@@ -56,10 +56,8 @@ def find_adapter(path: str | os.PathLike, **kwargs: Any) -> Path:
             file = _one_of([name for name in names if name.endswith(".safetensors") and "/" not in name], given)
         return Path(hf_hub_download(repository, file, **kwargs))
     except (HfHubHTTPError, HFValidationError, EntryNotFoundError, OfflineModeIsEnabled) as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"`path` {given!r} is not on this disk, and the Hub does not give it: {reason[0] if reason else error!r}"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"`path` {given!r} is not on this disk, and the Hub does not give it: {reason}") from error
 
 
 def _one_of(names: list[str], where: str) -> str:

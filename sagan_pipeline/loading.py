@@ -96,15 +96,7 @@ class SAGANetsLoaderMixin:
         of_hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in kwargs}
         components = dict(kwargs)
         if captioner is not None:
-            tokenizer = GPT2Tokenizer.from_pretrained(captioner, **of_hub)
-            unknown = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
-            if unknown:
-                raise ValueError(
-                    f"`captioner` {str(captioner)!r} does not know the token {unknown[0]}; accepted is a GPT-2 that "
-                    "train.saganets wrote."
-                )
-            model = GPT2LMHeadModel.from_pretrained(captioner, dtype=torch.float32, **of_hub)
-            components["captioner"], components["captioner_tokenizer"] = model.eval(), tokenizer
+            components["captioner"], components["captioner_tokenizer"] = open_captioner(captioner, **of_hub)
         for name in ("captioner", "captioner_tokenizer"):
             components.setdefault(name, None)
         if kwargs.get("safety_checker", ...) is None:
@@ -189,9 +181,6 @@ class SAGANetsLoaderMixin:
         if unets:
             unets.adapter.save(folder / ADAPTER_FILE)
         write_code(folder)
-        index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
-        index["_class_name"] = [Path(PIPELINE_FILE).stem, type(self).__name__]
-        (folder / self.config_name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def load_adapter(self, path: str | os.PathLike, **kwargs: Any) -> None:
         """Use this adapter instead of the one that is loaded. Adapters of others go beside it, by `load_lora_weights`
@@ -229,17 +218,32 @@ class SAGANetsLoaderMixin:
 
 
 def write_code(folder: Path) -> None:
-    """Write the pipeline's code in the form that diffusers runs from a folder or a repository."""
+    """Write the pipeline's code into a saved pipeline's folder, in the form that diffusers runs."""
     here = Path(__file__).resolve()
     if here.name != PIPELINE_FILE:
         (folder / PIPELINE_FILE).write_text(joined(here.with_name(PIPELINE_FILE)), encoding="utf-8")
     elif here != (folder / PIPELINE_FILE).resolve():  # this is that one file
         shutil.copyfile(here, folder / PIPELINE_FILE)
     (folder / CUSTOM_FILE).write_text(CUSTOM_CODE, encoding="utf-8")
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index["_class_name"] = [Path(PIPELINE_FILE).stem, "SAGANetsPipeline"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def open_captioner(path: str | os.PathLike, **kwargs: Any) -> tuple[GPT2LMHeadModel, GPT2Tokenizer]:
+    """A captioner as `train.saganets` writes it, in float32, and its tokenizer. Raises `ValueError` for any other."""
+    tokenizer = GPT2Tokenizer.from_pretrained(path, **kwargs)
+    unknown = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    if unknown:
+        raise ValueError(
+            f"`captioner` {str(path)!r} does not know the token {unknown[0]}; accepted is a GPT-2 that train.saganets "
+            "wrote."
+        )
+    return GPT2LMHeadModel.from_pretrained(path, dtype=torch.float32, **kwargs).eval(), tokenizer
 
 
 def fastest_dtype() -> torch.dtype:
     """bfloat16 on a processor that multiplies it, where painting measured a third faster; float32 on any other."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every PyTorch that a Space may have
     fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if fast else torch.float32
