@@ -73,8 +73,8 @@ def model_card(
         _gallery(gallery),
         "## How to use it",
         USE.format(repo=repo, opening=opening, alpha=alpha),
-        f"`trust_remote_code=True` runs `pipeline_saganets.py` of this repository; read it, and pin `revision=` to the "
-        "commit that you read. With the project installed, `SAGANetsPipeline.from_pretrained` opens it without.",
+        "`trust_remote_code=True` runs `pipeline_saganets.py` of this repository; read it, and pin `revision=` to "
+        "the commit that you read. With the project installed, `SAGANetsPipeline.from_pretrained` opens it without.",
         _parts(base),
         "## Alpha",
         _about_alpha(adapter),
@@ -106,8 +106,8 @@ def _parts(base: tuple[str, str] | None) -> str:
         return "All parts are here. It runs on a CPU."
     return (
         f"The autoencoder, the UNet, the text encoder and the safety checker are not copied: they come from "
-        f"[{base[0]}](https://hf.co/{base[0]}) at commit `{base[1]}`. The safety checker stays on, and a frame that it "
-        "flags is left blank and marked (`frame.flagged`)."
+        f"[{base[0]}](https://hf.co/{base[0]}) at commit `{base[1]}`. The safety checker stays on, and a frame that "
+        "it flags is left blank and marked (`frame.flagged`)."
     )
 
 
@@ -117,9 +117,9 @@ def _about_alpha(adapter: Adapter) -> str:
     return (
         f"W' = W0 + (alpha / r) B A. The adapter has r = {rank} and was trained at alpha = {trained:g}, so that "
         f"alpha / r = {trained / rank:g} as trained. `lora_alpha=0` is the base model, {trained:g} is as trained, 10 "
-        f"(the paper's choice) is {ten:.2f} times the trained strength. It is an argument of the call, and loads nothing."
-        f"\n\nOther readers: `load_lora_weights` of diffusers takes the same file; its `set_adapters` weight w is alpha "
-        f"= {trained:g} w."
+        f"(the paper's choice) is {ten:.2f} times the trained strength. It is an argument of the call, and changing it "
+        "loads nothing.\n\nOther readers: `load_lora_weights` of diffusers takes the same file; a weight w of its "
+        f"`set_adapters` is alpha = {trained:g} w."
     )
 
 
@@ -171,8 +171,8 @@ def _measured(evaluation: dict[str, Any] | None) -> list[str]:
         lines.append(f"| {name} | {share} | {row['frame_acc']:.1%} | {row['bg_acc']:.1%} | {row['fjd']:.1f} |")
     made = (
         f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seed {evaluation['seed']}: "
-        f"{frames['clips']} captions of the {frames['split']} split of {evaluation['dataset']}, one frame each. A judge "
-        "that trained on real frames, and never trained a model here, says who is in a frame and where. FJD is the "
+        f"{frames['clips']} captions of the {frames['split']} split of {evaluation['dataset']}, one frame each. A "
+        "judge that trained on real frames, and never trained a model here, says who is in a frame and where. FJD is the "
         f"Fréchet distance of its features to {frames['fjd_reference']} real frames; it is no FID. Interval: 95%, by "
         "bootstrap over frames. All numbers: `evaluation.json`."
     )

@@ -63,7 +63,8 @@ def write_space(
         hardware (`str`): one of `HARDWARE`.
         model (`str`, *optional*): Hub id of the model that a GPU runs. On `cpu-basic` it is the embedded model, and
             this is where it is published, if it is.
-        lora (`str`, *optional*): adapter instead of the model's own: a file, which is copied, or `user/repository/file`.
+        lora (`str`, *optional*): adapter instead of the model's own: a file, which is copied, or
+            `user/repository/file`.
         base (`str`, *optional*): Hub id of the base that `model` needs, fetched with it before the Space starts.
 
     Raises:
@@ -121,18 +122,18 @@ def readme(hardware: str, model: str | None, base: str | None, title: str) -> st
         "short_description": f"Illustrated stories from a caption, on a {'GPU' if kind.gpu else 'CPU'}",
         "license": "apache-2.0",
         "models": models,
-        "preload_from_hub": models if kind.gpu else [],
+        "preload_from_hub": list(models) if kind.gpu else [],
         "tags": ["text-to-image", "story-generation", "story-continuation", "lora", "diffusers"],
     }
     text = yaml.safe_dump({k: v for k, v in matter.items() if v}, sort_keys=False, allow_unicode=True)
     runs = f"[{model}](https://hf.co/{model})" if kind.gpu else "the small model in `sagan_pipeline/embedded/`"
     settings = (
-        "\nThe variables `SAGANETS_MODEL` (a Hub id) and `SAGANETS_LORA` (a file here, or `user/repository/file`) in the "
-        "Space's settings choose another model and adapter.\n"
+        "\nThe variables `SAGANETS_MODEL` (a Hub id) and `SAGANETS_LORA` (a file here, or `user/repository/file`) in "
+        "the Space's settings choose another model and adapter.\n"
         if kind.gpu
         else ""
     )
     return (
-        f"---\n{text}---\n\n# {title}\n\nWrite how a story opens. A language model continues it, and a diffusion model "
-        f"paints each frame. This Space runs {runs}.\n{settings}"
+        f"---\n{text}---\n\n# {title}\n\nWrite how a story opens. A language model continues it, and a diffusion "
+        f"model paints each frame. This Space runs {runs}.\n{settings}"
     )
