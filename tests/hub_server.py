@@ -224,14 +224,16 @@ class Handler(BaseHTTPRequestHandler):
         self._user(must=True)
         asked = json.loads(self.body)
         kind, name = asked.get("type") or "model", f"{asked.get('organization') or 'tester'}/{asked['name']}"
+        url = f"{self.hub.url}/{'spaces/' if kind == 'space' else ''}{name}"
         if kind == "space" and "sdk" not in asked:
             raise Refused(400, "a Space needs its sdk")
         if (kind, name) in self.hub.repositories:
-            raise Refused(409, "You already created this repo")
+            known = {"error": "You already created this repo", "url": url}
+            return self._send(409, json.dumps(known).encode())
         repository = Repository(private=asked.get("visibility") == "private", created_with=asked)
         repository.commit("initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", lfs=False)})
         self.hub.repositories[(kind, name)] = repository
-        self._json({"url": f"{self.hub.url}/{'spaces/' if kind == 'space' else ''}{name}", "name": name})
+        return self._json({"url": url, "name": name})
 
     def info(self, kind: str, name: str, revision: str | None = None) -> None:
         repository = self._repository(kind, name)

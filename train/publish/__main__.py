@@ -5,8 +5,8 @@
         --lora RUN/NAME.safetensors --out DIR [--push USER/NAME]
     python -m train.publish space --hardware cpu-basic --out DIR [--push USER/NAME]
 
-`--push` needs a token of the role `write`: `hf auth login`, or the variable HF_TOKEN. With `--dry_run` nothing is sent,
-and what would be is listed.
+`--push` needs a token of the role `write`: `hf auth login`, or the variable HF_TOKEN. With `--dry_run` nothing is
+sent, and what would be is listed.
 """
 
 from __future__ import annotations

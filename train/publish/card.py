@@ -117,8 +117,8 @@ def _about_alpha(adapter: Adapter) -> str:
     return (
         f"W' = W0 + (alpha / r) B A. The adapter has r = {rank} and was trained at alpha = {trained:g}, so that "
         f"alpha / r = {trained / rank:g} as trained. `lora_alpha=0` is the base model, {trained:g} is as trained, 10 "
-        f"(the paper's choice) is {ten:.2f} times the trained strength. It is an argument of the call, and changing it "
-        "loads nothing.\n\nOther readers: `load_lora_weights` of diffusers takes the same file; a weight w of its "
+        f"(the paper's choice) is {ten:.2f} times the trained strength. It is an argument of the call, and changing "
+        "it loads nothing.\n\nOther readers: `load_lora_weights` of diffusers takes the same file; a weight w of its "
         f"`set_adapters` is alpha = {trained:g} w."
     )
 
@@ -172,9 +172,9 @@ def _measured(evaluation: dict[str, Any] | None) -> list[str]:
     made = (
         f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seed {evaluation['seed']}: "
         f"{frames['clips']} captions of the {frames['split']} split of {evaluation['dataset']}, one frame each. A "
-        "judge that trained on real frames, and never trained a model here, says who is in a frame and where. FJD is the "
-        f"Fréchet distance of its features to {frames['fjd_reference']} real frames; it is no FID. Interval: 95%, by "
-        "bootstrap over frames. All numbers: `evaluation.json`."
+        "judge that trained on real frames, and never trained a model here, says who is in a frame and where. FJD is "
+        f"the Fréchet distance of its features to {frames['fjd_reference']} real frames; it is no FID. Interval: 95%, "
+        "by bootstrap over frames. All numbers: `evaluation.json`."
     )
     parts = ["## Measured", "\n".join(lines), made]
     if captions:
