@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from safetensors.torch import save_file
 
 from .adapter_files import Matrices, read_adapter
@@ -105,10 +106,20 @@ def _layer(unet: UNet2DConditionModel, layer: str) -> torch.nn.Linear | torch.nn
 
 
 def adapted(unet: UNet2DConditionModel, adapter: Adapter, alpha: float) -> UNet2DConditionModel:
-    """A UNet that shares its weights with `unet`, but for W0 + (alpha / r) B A in the adapted layers."""
+    """A UNet that shares its weights with `unet`, but for W0 + (alpha / r) B A in the adapted layers. It is compiled
+    if `unet` is what `torch.compile` returned.
+
+    Raises:
+        ValueError: the weights are not there, since something takes them away between the layers.
+    """
     plain = getattr(unet, "_orig_mod", unet)  # what `torch.compile` wraps
-    shared = [*plain.parameters(), *plain.buffers()]
-    twin = copy.deepcopy(plain, {id(tensor): tensor for tensor in shared})
+    shared = [*plain.parameters(), *plain.buffers(), *_hooks_of(plain)]
+    if any(tensor.is_meta for tensor in plain.parameters()) or _is_group_offload_enabled(plain):
+        raise ValueError(
+            "`lora_alpha` above 0 needs the UNet's weights in one place, and sequential and group offload take them "
+            "apart; `enable_model_cpu_offload` is possible."
+        )
+    twin = copy.deepcopy(plain, {id(each): each for each in shared})
     for layer, (a, b) in adapter.matrices.items():
         module = _layer(twin, layer)
         weight = module.weight
@@ -116,11 +127,12 @@ def adapted(unet: UNet2DConditionModel, adapter: Adapter, alpha: float) -> UNet2
         delta = (b.flatten(1).float() @ a.flatten(1).float()) * (alpha / adapter.rank)
         merged = (weight.float() + delta.view_as(weight).to(weight.device)).to(weight.dtype)
         module.weight = torch.nn.Parameter(merged, requires_grad=False)
-    if plain is not unet:
-        return unet.dynamo_ctx(twin)
-    if unet._compiled_call_impl is not None:
-        twin.compile()
-    return twin
+    return twin if plain is unet else unet.dynamo_ctx(twin)
+
+
+def _hooks_of(unet: UNet2DConditionModel) -> list[object]:
+    """accelerate's hook that moves the whole module: it holds the part before it, of which there is to be one."""
+    return [unet._hf_hook] if hasattr(unet, "_hf_hook") else []
 
 
 class AdaptedUNets:

@@ -196,6 +196,20 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         """The words that the model knows, lower case; empty if it does not say."""
         return _parted(self.config.vocabulary)
 
+    # Small memory: one picture, or one piece of it, is decoded at a time
+
+    def enable_vae_slicing(self) -> None:
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        self.vae.disable_slicing()
+
+    def enable_vae_tiling(self) -> None:
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        self.vae.disable_tiling()
+
     # Checking
 
     def check_inputs(

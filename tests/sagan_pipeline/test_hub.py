@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ from train.publish.__main__ import main
 from train.publish.push import MODEL_FILES, push
 
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# the lines for other people's code, and the id that they name
+(LINES,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "DiffusionPipeline.from" in code]
+(GULCH,) = re.findall(r'from_pretrained\("([^"]+)"', LINES)
 PREFIX = ["Gus is in the kitchen."]
 TELL = """
 import sys, torch
@@ -36,15 +41,18 @@ def tell(pipe, prefix=["Gus is in the kitchen."], **arguments):
 STOCK = """
 from diffusers import DiffusionPipeline
 
-new = DiffusionPipeline.from_pretrained("tester/gulch", trust_remote_code=True)
-old = DiffusionPipeline.from_pretrained("tester/gulch", revision=sys.argv[2], trust_remote_code=True)
-custom = DiffusionPipeline.from_pretrained("tester/sd", custom_pipeline="tester/gulch", trust_remote_code=True)
+new = DiffusionPipeline.from_pretrained(GULCH, trust_remote_code=True)
+old = DiffusionPipeline.from_pretrained(GULCH, revision=sys.argv[2], trust_remote_code=True)
+custom = DiffusionPipeline.from_pretrained("tester/sd", custom_pipeline=GULCH, trust_remote_code=True)
 custom.load_adapter("tester/tiny/lora_weights/tiny.safetensors")
 named = DiffusionPipeline.from_pretrained("tester/tiny", trust_remote_code=True)
 assert type(named.safety_checker).__name__ == "StableDiffusionSafetyChecker" and "sagan_pipeline" not in sys.modules
 told = {"new": tell(new), "old": tell(old), "named": tell(named)}
 told["custom"] = tell(custom, told["named"]["captions"])
 torch.save(told, sys.argv[1])
+
+exec(sys.argv[3])
+assert [frame.image.size for frame in story.frames] == [(256, 256)] * 4
 """
 OURS = """
 from sagan_pipeline import SAGANetsPipeline
@@ -52,7 +60,7 @@ from sagan_pipeline import SAGANetsPipeline
 named = SAGANetsPipeline.from_pretrained("tester/tiny")
 lora = "tester/tiny/lora_weights/tiny.safetensors"
 built = SAGANetsPipeline.from_base("tester/sd", captioner="tester/captioner", lora=lora)
-told = {"new": tell(SAGANetsPipeline.from_pretrained("tester/gulch")), "named": tell(named), "built": tell(built)}
+told = {"new": tell(SAGANetsPipeline.from_pretrained(GULCH)), "named": tell(named), "built": tell(built)}
 torch.save(told, sys.argv[1])
 """
 
@@ -97,12 +105,12 @@ def named(hub, base, captioner, tiny_adapter, tmp_path) -> HubServer:
 
 def publish_twice(hub: HubServer, out: Path) -> tuple[str, Path]:
     """The embedded model, and then with a weaker adapter: the first commit, and that adapter."""
-    main(["model", "--out", str(out), "--push", "tester/gulch", "--no_check"])
-    older = hub.repository("tester/gulch").at("main")[0]
+    main(["model", "--out", str(out), "--push", GULCH, "--no_check"])
+    older = hub.repository(GULCH).at("main")[0]
     header = Adapter.load(out / "lora.safetensors").header
     weaker = {name: 0.5 * value for name, value in load_file(out / "lora.safetensors").items()}
     save_file(weaker, out / "lora.safetensors", metadata=header)
-    push(out, "tester/gulch", MODEL_FILES, "A weaker adapter")
+    push(out, GULCH, MODEL_FILES, "A weaker adapter")
     return older, out / "lora.safetensors"
 
 
@@ -118,7 +126,8 @@ def test_four_ways_to_load_by_id(named, base, captioner, tiny_adapter, tmp_path)
     assert not same(old, new)
 
     (tmp_path / "stock").mkdir()
-    told = fresh(hub, STOCK, tmp_path / "stock", older)
+    told = fresh(hub, STOCK.replace("GULCH", repr(GULCH)), tmp_path / "stock", older, LINES)
+    assert sorted(path.name for path in (tmp_path / "stock").glob("*.png")) == [f"frame-{i}.png" for i in range(1, 5)]
     assert same(told["new"], new) and same(told["old"], old) and same(told["named"], expected)
     assert told["custom"]["captions"] == expected["captions"]  # the base's own solver paints: no other is asked for
     tiny.scheduler = SAGANetsPipeline.from_pretrained(base).scheduler
@@ -131,7 +140,7 @@ def test_four_ways_to_load_by_id(named, base, captioner, tiny_adapter, tmp_path)
     assert torch.equal(told["custom"]["images"], torch.stack(out.images[0]))
 
     (tmp_path / "ours").mkdir()
-    told = fresh(hub, OURS, tmp_path / "ours", path=str(ROOT))
+    told = fresh(hub, OURS.replace("GULCH", repr(GULCH)), tmp_path / "ours", path=str(ROOT))
     assert same(told["new"], new) and same(told["named"], expected) and same(told["built"], expected)
 
 

@@ -108,8 +108,8 @@ def _write_adapters(out: Path, loras: list[Path], unet: UNet2DConditionModel) ->
 
 
 def _forget_where(out: Path) -> None:
-    """Take the paths of this machine out of the parts' settings."""
-    for path in out.glob("*/*config.json"):
+    """Take the paths of this machine out of the settings."""
+    for path in (out / "model_index.json", *out.glob("*/*config.json")):
         config = json.loads(path.read_text(encoding="utf-8"))
         if config.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
