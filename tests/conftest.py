@@ -163,10 +163,18 @@ def tiny_folder(tiny_pipe, tiny_base):
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    """A Hub on loopback, and this process a client of it; no waiting before a request is tried again."""
+def hub(monkeypatch, tmp_path):
+    """A Hub on loopback, and this process a client of it with an empty cache; no waiting before a request is tried
+    again."""
     with HubServer() as server:
-        for name, value in {"ENDPOINT": server.url, "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False}.items():
+        settings = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }
+        for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", server.token)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)

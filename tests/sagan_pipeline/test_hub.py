@@ -43,7 +43,8 @@ from diffusers import DiffusionPipeline
 
 new = DiffusionPipeline.from_pretrained(GULCH, trust_remote_code=True)
 old = DiffusionPipeline.from_pretrained(GULCH, revision=sys.argv[2], trust_remote_code=True)
-custom = DiffusionPipeline.from_pretrained("tester/sd", custom_pipeline=GULCH, trust_remote_code=True)
+full = {"dtype": torch.float32}  # the base's files are in half precision
+custom = DiffusionPipeline.from_pretrained("tester/sd", custom_pipeline=GULCH, trust_remote_code=True, **full)
 custom.load_adapter("tester/tiny/lora_weights/tiny.safetensors")
 named = DiffusionPipeline.from_pretrained("tester/tiny", trust_remote_code=True)
 assert type(named.safety_checker).__name__ == "StableDiffusionSafetyChecker" and "sagan_pipeline" not in sys.modules

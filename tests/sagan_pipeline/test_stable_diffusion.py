@@ -196,13 +196,15 @@ def test_offload_paints_the_same_twice_and_copies_no_other_part(build_pipe, adap
         for alpha, images in expected.items():
             assert torch.equal(pictures(pipe, lora_alpha=alpha), images)
     twin = pipe._adapted.under(pipe.unet, 32.0)
-    assert twin is not pipe.unet and twin._hf_hook is pipe.unet._hf_hook
+    assert twin is not pipe.unet and twin._hf_hook.prev_module_hook.model is pipe.text_encoder
     told = pipe(CAPTIONS[:1], num_frames=2, num_inference_steps=1, generator=torch.Generator().manual_seed(1))
     assert len(told.captions[0]) == 2
+    pipe.remove_all_hooks()  # the captioner is that of all tests
 
 
 def test_what_takes_the_weights_away_is_refused_by_its_name(build_pipe, adapter_path):
     pipe = build_pipe(adapter=adapter_path)
+    pipe.register_modules(captioner=None, captioner_tokenizer=None)  # they are those of all tests
     pipe.enable_sequential_cpu_offload(device="cpu")
     with pytest.raises(ValueError, match="enable_model_cpu_offload"):
         paint(pipe, lora_alpha=32)
