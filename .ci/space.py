@@ -70,6 +70,7 @@ def look(url: str) -> None:
 
 
 def main(work: Path) -> None:
+    work.mkdir(parents=True, exist_ok=True)
     space = fetch(work)
     say(f"pushed and fetched: {len([p for p in space.rglob('*') if p.is_file()])} files")
     python = work / "venv" / "bin" / "python"
