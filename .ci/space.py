@@ -38,6 +38,7 @@ def fetch(work: Path) -> Path:
     )
     with HubServer() as hub:
         environment = {**os.environ, **hub.environment(work / "home"), "HF_TOKEN": hub.token}
+        environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         publish = ["-m", "train.publish", "space", "--out", str(work / "made"), "--push", "tester/studio"]
         for arguments in (publish, ["-c", download, "tester/studio", str(work / "space")]):
             subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)

@@ -98,7 +98,7 @@ def test_stable_diffusion_in_half_precision_fits_four_gigabytes():
     found = measure_painting(parts, resolution=512)
     assert found["unet"] == 2 * counts["unet"] and found["adapted"] > 2 * 60e6
     # 0.7 GB for the GPU's context and its kernels' workspaces
-    assert found["offloaded"] + 0.7e9 < 4e9 < found["together"] + 0.7e9
+    assert found["offloaded"] + 0.7e9 < 4e9 and found["offloaded"] < 0.75 * found["together"]
 
 
 def test_a_table_and_a_file(tiny_base, tmp_path, capsys):
