@@ -88,7 +88,8 @@ class SAGANetsLoaderMixin:
             lora (`str` or `os.PathLike`, *optional*): adapter: a file, a folder, `user/repository` or
                 `user/repository/file.safetensors`; see `load_adapter`.
             dtype (`torch.dtype`): of the painter; the captioner is float32 always.
-            kwargs: as of `DiffusionPipeline.from_pretrained`; a component given (`scheduler=...`) is used as it is.
+            kwargs: as of `DiffusionPipeline.from_pretrained`; a component given (`scheduler=...`, or `vae=` an
+                `AutoencoderTiny` such as TAESD) is used as it is.
 
         Raises:
             ValueError: the captioner does not know the tokens of a story, or the adapter is for another base.

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
-from hub_server import HubServer
+from hub_server import Fault, HubServer
 from sagan_pipeline import SAGANetsPipeline
 from sagan_pipeline.lora import Adapter
 from train.publish.__main__ import main
@@ -62,6 +62,9 @@ named = SAGANetsPipeline.from_pretrained("tester/tiny")
 lora = "tester/tiny/lora_weights/tiny.safetensors"
 built = SAGANetsPipeline.from_base("tester/sd", captioner="tester/captioner", lora=lora)
 told = {"new": tell(SAGANetsPipeline.from_pretrained(GULCH)), "named": tell(named), "built": tell(built)}
+from huggingface_hub import constants
+constants.HF_HUB_OFFLINE = True
+told["offline"] = tell(SAGANetsPipeline.from_pretrained("tester/tiny"))
 torch.save(told, sys.argv[1])
 """
 
@@ -142,7 +145,8 @@ def test_four_ways_to_load_by_id(named, base, captioner, tiny_adapter, tmp_path)
 
     (tmp_path / "ours").mkdir()
     told = fresh(hub, OURS.replace("GULCH", repr(GULCH)), tmp_path / "ours", path=str(ROOT))
-    assert same(told["new"], new) and same(told["named"], expected) and same(told["built"], expected)
+    assert same(told["new"], new)
+    assert all(same(told[way], expected) for way in ("named", "built", "offline"))
 
 
 def test_the_model_that_names_its_base_holds_no_weights_of_it(named):
@@ -162,3 +166,15 @@ def test_what_the_hub_does_not_give_is_said_by_its_name(named, pipe):
     for path in ("tester/nowhere", "tester/tiny/none.safetensors", "tester/sd"):
         with pytest.raises(ValueError, match=f"`path` '{path}'"):
             pipe.load_adapter(path)
+
+
+def test_a_hub_that_fails_is_one_error_and_then_works_again(named, tmp_path):
+    for status in (401, 429, 500):
+        named.faults.append(Fault("HEAD", "/resolve/", status, times=1000))
+        with pytest.raises(OSError, match="tester/tiny"):
+            SAGANetsPipeline.from_pretrained("tester/tiny")
+        named.faults.clear()
+    with pytest.raises(OSError, match="tester/none"):
+        SAGANetsPipeline.from_pretrained("tester/none")
+    with pytest.raises(SystemExit, match="there is no such repository"):
+        main(["model", "--base", "tester/none", "--captioner", "x", "--lora", "y", "--out", str(tmp_path / "none")])

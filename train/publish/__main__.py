@@ -17,7 +17,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .push import MODEL_FILES, SPACE_FILES, files_to_send, listing, push
+from .push import MODEL_FILES, SPACE_FILES, files_to_send, listing, push, reason
 from .space import HARDWARE, write_space
 
 
@@ -110,6 +110,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{args.push} is at commit {commit}")
     except ValueError as error:
         sys.exit(f"train.publish: {error}")
+    except OSError as error:  # the Hub's, or this disk's
+        sys.exit(f"train.publish: {reason(error) if hasattr(error, 'response') else error}")
 
 
 def _clear(out: Path, mark: str) -> None:

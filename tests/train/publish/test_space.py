@@ -25,7 +25,8 @@ def matter(folder: Path) -> dict:
 
 def pins(path: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    named = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    return {name.partition("[")[0]: pinned for name, pinned in named.items()}
 
 
 @pytest.mark.parametrize("hardware", HARDWARE)
