@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -345,7 +346,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             width // self.vae_scale_factor,
         )
         # under offload the UNet's device is where it rests
-        device = self._execution_device if hasattr(self.unet, "_hf_hook") else self.unet.device
+        moved = hasattr(self.unet, "_hf_hook") or _is_group_offload_enabled(self.unet)
+        device = self._execution_device if moved else self.unet.device
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
         return latents, generators
 

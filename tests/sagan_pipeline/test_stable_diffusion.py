@@ -204,10 +204,16 @@ def test_offload_paints_the_same_twice_and_copies_no_other_part(build_pipe, adap
 
 def test_what_takes_the_weights_away_is_refused_by_its_name(build_pipe, adapter_path):
     pipe = build_pipe(adapter=adapter_path)
+    expected = pictures(pipe, lora_alpha=0)
     pipe.register_modules(captioner=None, captioner_tokenizer=None)  # they are those of all tests
-    pipe.enable_sequential_cpu_offload(device="cpu")
-    with pytest.raises(ValueError, match="enable_model_cpu_offload"):
-        paint(pipe, lora_alpha=32)
+    pipe.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    assert torch.equal(pictures(pipe, lora_alpha=0), expected)
+    other = build_pipe(adapter=adapter_path)
+    other.register_modules(captioner=None, captioner_tokenizer=None)
+    other.enable_sequential_cpu_offload(device="cpu")
+    for taken in (pipe, other):
+        with pytest.raises(ValueError, match="enable_model_cpu_offload"):
+            paint(taken, lora_alpha=32)
 
 
 def test_a_compiled_unet_paints_under_alpha(build_pipe, adapter_path):
