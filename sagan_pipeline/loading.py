@@ -92,7 +92,8 @@ class SAGANetsLoaderMixin:
                 `AutoencoderTiny` such as TAESD) is used as it is.
 
         Raises:
-            ValueError: the captioner does not know the tokens of a story, or the adapter is for another base.
+            ValueError: the base lacks a part, the captioner does not know the tokens of a story, or the adapter is for
+                another base.
         """
         of_hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in kwargs}
         components = dict(kwargs)
@@ -102,7 +103,10 @@ class SAGANetsLoaderMixin:
             components.setdefault(name, None)
         if kwargs.get("safety_checker", ...) is None:
             components.setdefault("feature_extractor", None)
-        pipe = cls.from_pretrained(base, dtype=dtype, **components)
+        pipe = cls.from_pretrained(base, dtype=dtype, base=None, **components)  # a base names no base
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            if getattr(pipe, part) is None and part not in kwargs:
+                raise ValueError(f"`base` {str(base)!r} has no {part}; accepted is a whole Stable Diffusion model.")
         if "scheduler" not in kwargs:
             pipe.scheduler = DPMSolverMultistepScheduler.from_config(
                 pipe.scheduler.config, algorithm_type="dpmsolver++", timestep_spacing="trailing"
@@ -119,7 +123,7 @@ class SAGANetsLoaderMixin:
             kwargs["dtype"] = kwargs.pop("torch_dtype")
         kwargs.setdefault("dtype", torch.float32)
         name = str(pretrained_model_name_or_path)
-        if name in MOVED:
+        if name in MOVED and not os.path.isdir(name):
             logger.warning("%s is no longer on the Hub; %s is taken, its copy.", name, MOVED[name])
             pretrained_model_name_or_path = MOVED[name]
         of_hub = {name: kwargs[name] for name in OF_THE_HUB if name in kwargs}

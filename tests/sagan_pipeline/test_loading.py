@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
 from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline.loading import open_captioner
 from train.base import train_tokenizers
 
 
@@ -63,3 +64,11 @@ def test_a_captioner_that_never_read_stories_is_refused(base, captioner, tmp_pat
 def test_an_adapter_for_another_base_is_refused(base, tmp_path):
     with pytest.raises(ValueError, match="`path`"):
         SAGANetsPipeline.from_base(base, lora=tmp_path / "none.safetensors")
+
+
+def test_a_model_that_names_itself_or_half_a_model_as_its_base_is_refused(captioner, tmp_path):
+    model, tokenizer = open_captioner(captioner)
+    pipe = SAGANetsPipeline(captioner=model, captioner_tokenizer=tokenizer, base=str(tmp_path), base_revision="main")
+    DiffusionPipeline.save_pretrained(pipe, tmp_path)
+    with pytest.raises(ValueError, match="`base` .* has no unet"):
+        SAGANetsPipeline.from_pretrained(tmp_path)
