@@ -111,7 +111,11 @@ def main(data: Path, work: Path) -> None:
         expect("steps in the adapter's header", file.metadata()["steps"], "2")
 
     pipe = SAGANetsPipeline.from_base(
-        work / "base", captioner=out / "captioner", lora=out / f"{name}.safetensors", dtype=torch.bfloat16
+        work / "base",
+        captioner=out / "captioner",
+        lora=out / f"{name}.safetensors",
+        dtype=torch.bfloat16,
+        safety_checker=None,  # of which there are no random weights
     )
     pipe.set_progress_bar_config(disable=True)
     say("pipeline opened")

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from safetensors.torch import save_file
+
+from .adapter_files import Matrices, read_adapter
 
 
 KEPT_COPIES = 4  # of the UNet's adapted weights, one an alpha
@@ -28,14 +30,15 @@ class Adapter:
     """A LoRA adapter of a UNet.
 
     Args:
-        matrices (`dict[str, tuple[torch.Tensor, torch.Tensor]]`): A (r, in) and B (out, r) by the layer's path.
+        matrices (`dict[str, tuple[torch.Tensor, torch.Tensor]]`): A (r, in) and B (out, r) by the layer's path; of a
+            convolution (r, in, h, w) and (out, r, 1, 1).
         rank (`int`): r.
         lora_alpha (`float`): the alpha it was trained at.
         header (`dict[str, str]`): the file's header, as it was.
         default_alpha (`float`, *optional*): the alpha to paint with, where the header has a `default_lora_alpha`.
     """
 
-    matrices: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    matrices: Matrices
     rank: int
     lora_alpha: float
     header: dict[str, str]
@@ -43,7 +46,7 @@ class Adapter:
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
-        """Read a file of ours: keys `unet.<path>.lora_A.weight` and `.lora_B.weight`, peft's metadata in the header.
+        """Read a file of ours, of diffusers' trainers or of kohya's.
 
         Raises:
             ValueError: there is no such file, or it is not such an adapter.
@@ -51,77 +54,85 @@ class Adapter:
         path = Path(path)
         if path.suffix != ".safetensors" or not path.is_file():
             raise ValueError(f"`path` {str(path)!r} is no .safetensors file on this disk.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not whole safetensors ({error}).") from None
-        try:
-            metadata = json.loads(header["lora_adapter_metadata"])
-            rank, alpha = int(metadata["unet.r"]), float(metadata["unet.lora_alpha"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{path} does not say its r and alpha (`lora_adapter_metadata` in the header), so its strength is "
-                "not known."
-            ) from None
+        matrices, rank, alpha, header = read_adapter(path)
         default = header.get("default_lora_alpha")
         try:
             default = None if default is None else float(default)
         except ValueError:
             raise ValueError(f"{path}: `default_lora_alpha` in the header is {default!r}, no number.") from None
-        matrices = {}
-        for name in tensors:
-            layer, _, rest = name.removeprefix("unet.").rpartition(".lora_")
-            if not name.startswith("unet.") or not layer or rest not in ("A.weight", "B.weight"):
-                raise ValueError(f"{path} holds {name!r}; accepted are unet.<layer>.lora_A.weight and lora_B.weight.")
-            pair = [tensors.get(f"unet.{layer}.lora_{letter}.weight") for letter in "AB"]
-            if any(matrix is None or matrix.ndim != 2 for matrix in pair) or pair[0].shape[0] != pair[1].shape[1]:
-                raise ValueError(f"{path}: the matrices of {layer} do not fit each other.")
-            matrices[layer] = (pair[0], pair[1])
-        if not matrices or rank < 1:
-            raise ValueError(f"{path} holds no matrices.")
         return cls(matrices, rank, alpha, header, default)
 
     def save(self, path: str | Path) -> None:
-        """Write the file again, as it was."""
+        """Write it as a file of ours, with its r and alpha in the header."""
         tensors = {}
         for layer, (a, b) in self.matrices.items():
             tensors[f"unet.{layer}.lora_A.weight"] = a.contiguous()
             tensors[f"unet.{layer}.lora_B.weight"] = b.contiguous()
-        save_file(tensors, path, metadata=self.header)
+        save_file(tensors, path, metadata={"format": "pt", **self.header, "lora_adapter_metadata": self._settings()})
+
+    def _settings(self) -> str:
+        """peft's settings: those of the file, unless they say something else than these matrices."""
+        settings = json.loads(self.header.get("lora_adapter_metadata", "{}"))
+        same = (settings.get("unet.r"), settings.get("unet.lora_alpha")) == (self.rank, self.lora_alpha)
+        if same and not settings.get("unet.use_rslora") and not settings.get("unet.alpha_pattern"):
+            return self.header["lora_adapter_metadata"]
+        ranks = {layer: a.shape[0] for layer, (a, _) in self.matrices.items() if a.shape[0] != self.rank}
+        new = {
+            "r": self.rank,
+            "lora_alpha": self.lora_alpha,
+            "target_modules": sorted(self.matrices),
+            "rank_pattern": ranks,
+            "alpha_pattern": {layer: self.lora_alpha * rank / self.rank for layer, rank in ranks.items()},
+        }
+        return json.dumps({f"unet.{name}": value for name, value in new.items()}, sort_keys=True)
 
     def check_fits(self, unet: UNet2DConditionModel) -> None:
         """Raises `ValueError` unless every layer is in `unet` and of the right shape."""
         for layer, (a, b) in self.matrices.items():
             try:
-                weight = _linear(unet, layer).weight
+                weight = _layer(unet, layer).weight
             except AttributeError:
                 raise ValueError(f"the adapter has {layer}, which this UNet lacks; it is for another base.") from None
-            if weight.shape != (b.shape[0], a.shape[1]):
+            shape = (b.shape[0], *a.shape[1:])
+            if weight.shape != shape:
                 raise ValueError(
-                    f"the adapter's {layer} is {(b.shape[0], a.shape[1])}, this UNet's {tuple(weight.shape)}; it is "
-                    "for another base."
+                    f"the adapter's {layer} is {shape}, this UNet's {tuple(weight.shape)}; it is for another base."
                 )
 
 
-def _linear(unet: UNet2DConditionModel, layer: str) -> torch.nn.Linear:
+def _layer(unet: UNet2DConditionModel, layer: str) -> torch.nn.Linear | torch.nn.Conv2d:
     module = unet.get_submodule(layer)
     return getattr(module, "base_layer", module)  # peft wraps a layer that another adapter adapts
 
 
 def adapted(unet: UNet2DConditionModel, adapter: Adapter, alpha: float) -> UNet2DConditionModel:
-    """A UNet that shares its weights with `unet`, but for W0 + (alpha / r) B A in the adapted layers."""
-    shared = [*unet.parameters(), *unet.buffers()]
-    twin = copy.deepcopy(unet, {id(tensor): tensor for tensor in shared})
+    """A UNet that shares its weights with `unet`, but for W0 + (alpha / r) B A in the adapted layers. It is compiled
+    if `unet` is what `torch.compile` returned.
+
+    Raises:
+        ValueError: the weights are not there, since something takes them away between the layers.
+    """
+    plain = getattr(unet, "_orig_mod", unet)  # what `torch.compile` wraps
+    shared = [*plain.parameters(), *plain.buffers(), *_hooks_of(plain)]
+    if any(tensor.is_meta for tensor in plain.parameters()) or _is_group_offload_enabled(plain):
+        raise ValueError(
+            "`lora_alpha` above 0 needs the UNet's weights in one place, and sequential and group offload take them "
+            "apart; `enable_model_cpu_offload` is possible."
+        )
+    twin = copy.deepcopy(plain, {id(each): each for each in shared})
     for layer, (a, b) in adapter.matrices.items():
-        linear = _linear(twin, layer)
-        weight = linear.weight
+        module = _layer(twin, layer)
+        weight = module.weight
         # B A in the adapter's own place and precision, so that devices agree
-        delta = (b.float() @ a.float()) * (alpha / adapter.rank)
-        merged = (weight.float() + delta.to(weight.device)).to(weight.dtype)
-        linear.weight = torch.nn.Parameter(merged, requires_grad=False)
-    return twin
+        delta = (b.flatten(1).float() @ a.flatten(1).float()) * (alpha / adapter.rank)
+        merged = (weight.float() + delta.view_as(weight).to(weight.device)).to(weight.dtype)
+        module.weight = torch.nn.Parameter(merged, requires_grad=False)
+    return twin if plain is unet else unet.dynamo_ctx(twin)
+
+
+def _hooks_of(unet: UNet2DConditionModel) -> list[object]:
+    """accelerate's hook that moves the whole module: it holds the part before it, of which there is to be one."""
+    return [unet._hf_hook] if hasattr(unet, "_hf_hook") else []
 
 
 class AdaptedUNets:

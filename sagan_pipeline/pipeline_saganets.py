@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer, ImageProcessingMixin
 
 from .captioner import next_captions
 from .checks import (
@@ -35,9 +37,10 @@ from .checks import (
     number,
     whole,
 )
-from .loading import SAGANetsLoaderMixin
+from .loading import PAINTER, SAGANetsLoaderMixin
 from .lora import AdaptedUNets
 from .pipeline_output import SAGANetsPipelineOutput
+from .safety import blank_picture, flagged_pictures
 from .story import Frame, Story, draw_seed, seed_for
 
 
@@ -63,11 +66,16 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         scheduler: any of diffusers' schedulers for Stable Diffusion.
         captioner (`GPT2LMHeadModel`, *optional*): without it, only given captions can be painted.
         captioner_tokenizer (`GPT2Tokenizer`, *optional*): knows `captioner.SPECIAL_TOKENS`.
+        safety_checker (`StableDiffusionSafetyChecker`, *optional*): with it, a frame that it flags is left blank and
+            marked (`Frame.flagged`). It works on pictures: `output_type="latent"` is not checked.
+        feature_extractor (`CLIPImageProcessor`, *optional*): prepares pictures for `safety_checker`.
         default_num_inference_steps, default_guidance_scale, default_lora_alpha, default_num_frames,
             default_temperature: what a call takes for `None`. `default_lora_alpha` `None` is the trained alpha.
         cast, places, vocabulary (`list[str]`, *optional*): the characters, places and words that the model knows. In
             `model_index.json` each is one string, parted by commas: diffusers takes a list there for a component.
         adapter_file (`str`, *optional*): name of the adapter in the folder that the pipeline is loaded from.
+        base, base_revision (`str`, *optional*): Hub id and commit, or folder, of the Stable Diffusion model that gives
+            the parts which this pipeline's own folder leaves out.
 
     Examples:
         >>> import torch
@@ -77,19 +85,21 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         >>> out.stories[0].frames[1].image.save("second.png")
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
-    _optional_components = ["captioner", "captioner_tokenizer"]
+    model_cpu_offload_seq = "captioner->text_encoder->unet->vae->safety_checker"
+    _optional_components = [*PAINTER, "captioner", "captioner_tokenizer"]
     _callback_tensor_inputs = ["latents"]
 
     def __init__(
         self,
-        vae: AutoencoderKL | AutoencoderTiny | AutoencoderDC,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        scheduler: KarrasDiffusionSchedulers,
+        vae: AutoencoderKL | AutoencoderTiny | AutoencoderDC | None = None,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+        unet: UNet2DConditionModel | None = None,
+        scheduler: KarrasDiffusionSchedulers | None = None,
         captioner: GPT2LMHeadModel | None = None,
         captioner_tokenizer: GPT2Tokenizer | None = None,
+        safety_checker: StableDiffusionSafetyChecker | None = None,
+        feature_extractor: ImageProcessingMixin | None = None,
         default_num_inference_steps: int = 20,
         default_guidance_scale: float = 5.0,
         default_lora_alpha: float | None = None,
@@ -99,6 +109,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         places: list[str] | str | None = None,
         vocabulary: list[str] | str | None = None,
         adapter_file: str | None = None,
+        base: str | None = None,
+        base_revision: str | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -109,7 +121,11 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             scheduler=scheduler,
             captioner=captioner,
             captioner_tokenizer=captioner_tokenizer,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
         )
+        if safety_checker is not None and feature_extractor is None:
+            raise ValueError("`feature_extractor` is None, but `safety_checker` cannot see without one.")
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps,
             default_guidance_scale=default_guidance_scale,
@@ -120,15 +136,21 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             places=_joined(places),
             vocabulary=_joined(vocabulary),
             adapter_file=adapter_file,
+            base=base,
+            base_revision=base_revision,
         )
-        channels = None
-        if vae is not None:
-            channels = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
-        self.vae_scale_factor = 2 ** (len(channels) - 1) if channels else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._adapted: AdaptedUNets | None = None
         # the tokenizers of the `tokenizers` library refuse two threads at once
         self._tokenizing = threading.Lock()
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels of a latent's side; 8 without an autoencoder."""
+        if self.vae is None:
+            return 8
+        channels = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
+        return 2 ** (len(channels) - 1)
 
     @property
     def trained_lora_alpha(self) -> float:
@@ -175,6 +197,20 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         """The words that the model knows, lower case; empty if it does not say."""
         return _parted(self.config.vocabulary)
 
+    # Small memory: one picture, or one piece of it, is decoded at a time
+
+    def enable_vae_slicing(self) -> None:
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        self.vae.disable_slicing()
+
+    def enable_vae_tiling(self) -> None:
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        self.vae.disable_tiling()
+
     # Checking
 
     def check_inputs(
@@ -202,6 +238,9 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             ValueError: names the argument, what was given and what is accepted.
         """
         config = self.config
+        for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            if getattr(self, name) is None:
+                raise ValueError(f"this pipeline has no `{name}`, and cannot tell a story without.")
         stories = [checked_story(story) for story in as_stories(prefix)]
         count = config.default_num_frames if num_frames is None else whole("num_frames", num_frames, 1, MAX_FRAMES)
         longest = max(len(story.frames) for story in stories)
@@ -306,7 +345,10 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             height // self.vae_scale_factor,
             width // self.vae_scale_factor,
         )
-        latents = randn_tensor(shape, generator=generators, device=self.unet.device, dtype=torch.float32)
+        # under offload the UNet's device is where it rests
+        moved = hasattr(self.unet, "_hf_hook") or _is_group_offload_enabled(self.unet)
+        device = self._execution_device if moved else self.unet.device
+        latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
         return latents, generators
 
     @torch.no_grad()
@@ -325,7 +367,7 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         # 2. Noise, a scheduler of this batch's own
         latents, generators = self.prepare_latents(seeds, request.height, request.width)  # [B, C, h, w]
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(request.num_inference_steps, device=unet.device)
+        scheduler.set_timesteps(request.num_inference_steps, device=latents.device)
         latents = latents * scheduler.init_noise_sigma
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": generators} if takes_generator else {}
@@ -347,12 +389,23 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
                     latents = request.callback(self, i, timestep, values).pop("latents", latents)
                 progress.update()
 
-        # 4. Decode. Model invocation: self.vae
+        if unet is not self.unet and getattr(self, "_all_hooks", None):
+            unet.to("cpu")  # its own weights too, which the hooks do not know of
+
+        # 4. Decode. Model invocations: self.vae, self.safety_checker
+        flags = [False] * len(frames)
         if request.output_type == "latent":
             images = list(latents)
         else:
             scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
             pictures = self.vae.decode(scaled, return_dict=False)[0].float()  # [B, 3, H, W] in [-1, 1]
+            if self.safety_checker is not None:
+                flags = flagged_pictures(
+                    pictures, self.safety_checker, self.feature_extractor, self.image_processor, latents.device
+                )
+                for index, flag in enumerate(flags):
+                    if flag:
+                        pictures[index] = blank_picture(pictures[index])
             images = list(self.image_processor.postprocess(pictures, output_type=request.output_type))
         return [
             replace(
@@ -363,8 +416,9 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
                 num_inference_steps=request.num_inference_steps,
                 guidance_scale=request.guidance_scale,
                 model=request.model,
+                flagged=flag,
             )
-            for frame, image, seed in zip(frames, images, seeds, strict=True)
+            for frame, image, seed, flag in zip(frames, images, seeds, flags, strict=True)
         ]
 
     def _painted(self, stories: list[Story], alpha: float, request: Request) -> list[Story]:

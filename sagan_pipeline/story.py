@@ -28,6 +28,7 @@ class Frame:
         image_given (`bool`): the image came from the user, not from the painter.
         index (`int`, *optional*): place in the story, from 0.
         model (`str`, *optional*): folder's name or Hub id of the pipeline that painted it, if it has one.
+        flagged (`bool`): the safety checker withheld the picture, and `image` is a blank one.
     """
 
     caption: str
@@ -40,6 +41,7 @@ class Frame:
     image_given: bool = False
     index: int | None = None
     model: str | None = None
+    flagged: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Everything but the picture, ready for JSON."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DConditionModel
+from huggingface_hub import constants
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import (
@@ -14,6 +15,7 @@ from transformers import (
     GPT2Tokenizer,
 )
 
+from hub_server import HubServer
 from sagan_pipeline import SAGANetsPipeline
 from sagan_pipeline.captioner import SPECIAL_TOKENS
 from studio.page import OPENINGS
@@ -158,3 +160,22 @@ def tiny_folder(tiny_pipe, tiny_base):
     """`tiny_pipe` saved."""
     tiny_pipe.save_pretrained(tiny_base.parent / "pipeline")
     return tiny_base.parent / "pipeline"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on loopback, and this process a client of it with an empty cache; no waiting before a request is tried
+    again."""
+    with HubServer() as server:
+        settings = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        yield server

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline import SAGANetsPipeline
 from train.adapter import LORA_TARGETS, adapter_header
@@ -83,3 +86,54 @@ def pipe(build_pipe, adapter_path) -> SAGANetsPipeline:
 def either_pipe(request, build_pipe, adapter_path) -> SAGANetsPipeline:
     """With each kind of autoencoder."""
     return build_pipe(request.param, adapter_path)
+
+
+@pytest.fixture(scope="session")
+def checker() -> tuple[StableDiffusionSafetyChecker, CLIPImageProcessor]:
+    """A safety checker of the real class that flags nothing, until its thresholds are lowered, and its eyes."""
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(vision_config=vision | {"image_size": 16, "patch_size": 8}, projection_dim=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        module = StableDiffusionSafetyChecker(config).eval()
+        for embeddings in (module.concept_embeds, module.special_care_embeds):
+            embeddings.data.normal_()
+    for threshold in (module.concept_embeds_weights, module.special_care_embeds_weights):
+        threshold.data.fill_(2.0)  # no cosine is as large
+    size = {"height": 16, "width": 16}
+    return module, CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
+
+
+@pytest.fixture(scope="session")
+def base(tiny_base, checker, tmp_path_factory) -> Path:
+    """The folder that a plain Stable Diffusion of the tiny networks is published as, its checker and all."""
+    folder = tmp_path_factory.mktemp("base") / "sd"
+    for part in ("vae", "text_encoder", "tokenizer", "unet"):
+        shutil.copytree(tiny_base / part, folder / part)
+    noise = DPMSolverMultistepScheduler.from_pretrained(tiny_base / "scheduler").config
+    kinds = ("beta_start", "beta_end", "beta_schedule", "prediction_type")
+    PNDMScheduler(**{kind: noise[kind] for kind in kinds}, skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    checker[0].save_pretrained(folder / "safety_checker")
+    checker[1].save_pretrained(folder / "feature_extractor")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.6.0",
+        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderDC"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captioner(tiny_base, tmp_path_factory) -> Path:
+    """One folder of model and tokenizer, as `train.saganets` writes it."""
+    folder = tmp_path_factory.mktemp("captioner")
+    GPT2LMHeadModel.from_pretrained(tiny_base / "captioner").save_pretrained(folder)
+    GPT2Tokenizer.from_pretrained(tiny_base / "captioner_tokenizer").save_pretrained(folder)
+    return folder

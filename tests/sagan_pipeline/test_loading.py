@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
-from transformers import GPT2LMHeadModel, GPT2Tokenizer
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
 from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline.loading import open_captioner
 from train.base import train_tokenizers
 
 
 CAPTIONS = ["Gus is in the kitchen.", "Mabel is in the yard."]
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base, tmp_path_factory):
-    """The folder that a plain Stable Diffusion of the tiny networks is published as, its checker and all."""
-    folder = tmp_path_factory.mktemp("base") / "sd"
-    for part in ("vae", "text_encoder", "tokenizer", "unet"):
-        shutil.copytree(tiny_base / part, folder / part)
-    noise = DPMSolverMultistepScheduler.from_pretrained(tiny_base / "scheduler").config
-    kinds = ("beta_start", "beta_end", "beta_schedule", "prediction_type")
-    PNDMScheduler(**{kind: noise[kind] for kind in kinds}, skip_prk_steps=True).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.6.0",
-        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
-        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderDC"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def captioner(tiny_base, tmp_path_factory):
-    """One folder of model and tokenizer, as `train.saganets` writes it."""
-    folder = tmp_path_factory.mktemp("captioner")
-    GPT2LMHeadModel.from_pretrained(tiny_base / "captioner").save_pretrained(folder)
-    GPT2Tokenizer.from_pretrained(tiny_base / "captioner_tokenizer").save_pretrained(folder)
-    return folder
 
 
 def latents(pipe, **arguments) -> torch.Tensor:
@@ -98,3 +64,11 @@ def test_a_captioner_that_never_read_stories_is_refused(base, captioner, tmp_pat
 def test_an_adapter_for_another_base_is_refused(base, tmp_path):
     with pytest.raises(ValueError, match="`path`"):
         SAGANetsPipeline.from_base(base, lora=tmp_path / "none.safetensors")
+
+
+def test_a_model_that_names_itself_or_half_a_model_as_its_base_is_refused(captioner, tmp_path):
+    model, tokenizer = open_captioner(captioner)
+    pipe = SAGANetsPipeline(captioner=model, captioner_tokenizer=tokenizer, base=str(tmp_path), base_revision="main")
+    DiffusionPipeline.save_pretrained(pipe, tmp_path)
+    with pytest.raises(ValueError, match="`base` .* has no unet"):
+        SAGANetsPipeline.from_pretrained(tmp_path)

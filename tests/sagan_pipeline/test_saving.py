@@ -24,6 +24,8 @@ from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
 out = pipe(["Gus is in the kitchen."], num_frames=3, generator=torch.Generator().manual_seed(7), output_type="latent")
 torch.save({"images": torch.stack(out.images[0]), "captions": out.captions[0]}, sys.argv[2])
+custom = DiffusionPipeline.from_pretrained(sys.argv[3], custom_pipeline=sys.argv[1], trust_remote_code=True)
+assert type(custom).__name__ == "SAGANetsPipeline" and custom.safety_checker is not None and custom.lora_rank == 0
 assert "sagan_pipeline" not in sys.modules
 """
 
@@ -107,14 +109,15 @@ def test_the_default_alpha(adapter_path, build_pipe, tmp_path, header, config, e
     assert pipe.paint(PREFIX, num_inference_steps=1).stories[0].frames[0].lora_alpha == expected
 
 
-def test_the_folder_opens_with_diffusers_alone(pipe, tmp_path):
+def test_the_folder_opens_with_diffusers_alone(pipe, base, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
     lists = {name for name, value in index.items() if isinstance(value, list)} - {"_class_name"}
     assert lists == set(pipe.components)  # anything else would be taken for one
     assert index["_class_name"] == ["pipeline_saganets", "SAGANetsPipeline"]
     (tmp_path / "elsewhere").mkdir()
-    fresh(ELSEWHERE, tmp_path / "saved", tmp_path / "out.pt", cwd=tmp_path / "elsewhere", modules=tmp_path / "modules")
+    elsewhere = {"cwd": tmp_path / "elsewhere", "modules": tmp_path / "modules"}
+    fresh(ELSEWHERE, tmp_path / "saved", tmp_path / "out.pt", base, **elsewhere)
     theirs, ours = torch.load(tmp_path / "out.pt", weights_only=True), tell(pipe)
     assert theirs["captions"] == ours.captions[0]
     assert torch.equal(theirs["images"], torch.stack(ours.images[0]))
@@ -124,7 +127,6 @@ def test_adapter_files_that_are_none(adapter_path, tmp_path, pipe):
     header, tensors = Adapter.load(adapter_path).header, load_file(adapter_path)
     bad = tmp_path / "bad.safetensors"
     for state, facts in (
-        (tensors, {}),
         (tensors, header | {"lora_adapter_metadata": "[]"}),
         (tensors, header | {"default_lora_alpha": "ten"}),
         ({}, header),
@@ -137,7 +139,7 @@ def test_adapter_files_that_are_none(adapter_path, tmp_path, pipe):
     bad.write_bytes(adapter_path.read_bytes()[:-50])
     with pytest.raises(ValueError, match="bad.safetensors"):
         Adapter.load(bad)
-    for path in ("nowhere.safetensors", str(tmp_path), __file__):
+    for path in ("nowhere.safetensors", str(tmp_path / "nowhere"), __file__):
         with pytest.raises(ValueError, match="path"):
             pipe.load_adapter(path)
 
