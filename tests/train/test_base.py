@@ -163,3 +163,19 @@ def test_the_export_opens_with_stock_classes(base):
     averaged = torch.load(base / "out" / "unet" / "checkpoint.pt", weights_only=True)["extra"]["ema"]["shadow_params"]
     for parameter, average in zip([*unet.parameters(), *text_encoder.parameters()], averaged, strict=True):
         assert torch.equal(parameter, average.half())
+
+
+def test_a_stage_goes_on_from_a_model(base, tmp_path):
+    model = base / "out" / "model"
+    command = [*arguments(base)[:-1], str(tmp_path), "--init", str(model)]
+    main(["unet", *command, "--steps", "1", "--batch_size", "2", "--learning_rate", "0"])
+    state = torch.load(tmp_path / "unet" / "checkpoint.pt", weights_only=True)
+    for name in ("unet", "text_encoder"):
+        (file,) = (model / name).glob("*.safetensors")
+        first, after = load_file(file), state["modules"][name]
+        assert first.keys() == after.keys()
+        assert all(torch.equal(value.float(), after[name]) for name, value in first.items())
+    assert (tmp_path / "tokenizer" / "tokenizer.json").exists()
+    main(["export", *command])
+    (before,), (after,) = ((folder / "vae").glob("*.safetensors") for folder in (model, tmp_path / "model"))
+    assert before.read_bytes() == after.read_bytes()
