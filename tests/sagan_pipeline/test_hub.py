@@ -162,6 +162,17 @@ def test_the_model_that_names_its_base_holds_no_weights_of_it(named):
     assert index["_class_name"] == ["pipeline_saganets", "SAGANetsPipeline"]
 
 
+def test_the_card_of_a_model_that_names_its_base_may_show_a_story(named, captioner, tiny_adapter, tmp_path):
+    command = [sys.executable, "-m", "train.publish", "model", "--base", "tester/sd", "--captioner", str(captioner)]
+    command += ["--lora", str(tiny_adapter), "--paint", "--out", str(tmp_path / "painted")]
+    environment = os.environ | named.environment(tmp_path / "home")
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-4000:]
+    card = (tmp_path / "painted" / "README.md").read_text(encoding="utf-8")
+    for i in range(1, 5):
+        assert f"(images/frame-{i}.png)" in card and (tmp_path / "painted" / "images" / f"frame-{i}.png").is_file()
+
+
 def test_what_the_hub_does_not_give_is_said_by_its_name(named, pipe):
     for path in ("tester/nowhere", "tester/tiny/none.safetensors", "tester/sd"):
         with pytest.raises(ValueError, match=f"`path` '{path}'"):

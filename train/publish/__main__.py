@@ -40,6 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--opening", default="Gus is in the kitchen. He is talking to Mabel.", help="of the examples")
     model.add_argument("--license", help="apache-2.0; of a model that names its base creativeml-openrail-m")
     model.add_argument("--datasets", nargs="+", help="Hub ids of the data, for the card")
+    model.add_argument(
+        "--paint", action="store_true", help="with --base: fetch it and paint a story for the card, on a GPU if any"
+    )
     model.add_argument("--no_check", action="store_true", help="do not open the folder in a process of its own")
     space = kinds.add_parser("space", help="a Space")
     space.add_argument("--hardware", choices=list(HARDWARE), default="cpu-basic")
@@ -58,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def write_model(args: argparse.Namespace) -> None:
     from .card import model_card
-    from .model import check_opens, copy_licence, paint_gallery, write_reference, write_whole
+    from .model import check_opens, copy_licence, open_written, paint_gallery, write_reference, write_whole
 
     embedded = args.base is None and args.model == "embedded"
     loras, evaluation, gallery = args.lora or [], args.evaluation, None
@@ -72,6 +75,8 @@ def write_model(args: argparse.Namespace) -> None:
         raise ValueError("`--captioner` is missing; with `--base` it is the folder that train.saganets wrote.")
     else:
         pipe, adapters = write_reference(args.out, args.base, args.captioner, loras, args.base_revision)
+        if args.paint:
+            gallery = paint_gallery(args.out, open_written(args.out), args.opening)
     results = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation else None
     card = model_card(
         args.push or f"USER/{args.out.name}",

@@ -115,6 +115,13 @@ def _forget_where(out: Path) -> None:
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def open_written(out: Path) -> SAGANetsPipeline:
+    """The model of the folder and its base, fetched where it is not yet here; on the GPU where there is one."""
+    if torch.cuda.is_available():
+        return SAGANetsPipeline.from_pretrained(out, dtype=torch.float16).to("cuda")
+    return SAGANetsPipeline.from_pretrained(out)
+
+
 def paint_gallery(out: Path, pipe: SAGANetsPipeline, opening: str, seed: int = 7) -> list[tuple[str, str]]:
     """Paint one story of four frames into `out/images`.
 
