@@ -49,17 +49,22 @@ def add_lora(
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ValueError(f"`lora_targets`: the UNet has no layer whose name ends in {target!r}.")
     unet.requires_grad_(False)
-    config = LoraConfig(
+    config = lora_config(rank, alpha, init, targets, dropout)
+    with torch.random.fork_rng():  # peft draws A from the global RNG
+        torch.manual_seed(seed)
+        unet.add_adapter(config)
+    return config
+
+
+def lora_config(rank: int, alpha: float, init: str, targets: Sequence[str], dropout: float = 0.0) -> LoraConfig:
+    """peft's settings of such matrices."""
+    return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(targets),
         init_lora_weights=True if init == "kaiming" else init,
     )
-    with torch.random.fork_rng():  # peft draws A from the global RNG
-        torch.manual_seed(seed)
-        unet.add_adapter(config)
-    return config
 
 
 @torch.no_grad()

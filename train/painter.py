@@ -25,6 +25,7 @@ from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
 from train.objectives import make_objective
 from train.objectives.diffusion import diffusion_loss, draw_noise
+from train.objectives.few_step import generate, trailing_timesteps
 from train.objectives.interface import STORY_FRAMES, Batch
 
 
@@ -81,9 +82,9 @@ class Painter:
         self.unet = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
         if self.device.type == "cpu":
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slower there
-        targets = [name.strip() for name in config.lora_targets.split(",")]
+        self.targets = [name.strip() for name in config.lora_targets.split(",")]
         recipe = (config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
-        self.lora = add_lora(self.unet, *recipe, targets)
+        self.lora = add_lora(self.unet, *recipe, self.targets)
         self.init_lora = Adapter.load(find_adapter(config.init_lora)) if config.init_lora else None
         if self.init_lora is not None:
             load_lora(self.unet, self.init_lora)
@@ -138,16 +139,20 @@ class Painter:
         precision = self.config.mixed_precision
         return states.float() if precision == "no" else states.to(DTYPES[precision])
 
-    def losses(self, draws: PainterDraws, rows: slice, seed: int) -> dict[str, torch.Tensor]:
+    def empty_states(self, count: int) -> torch.Tensor:
+        """The empty caption's states, (count, L, D), in the training precision."""
+        return self._states(self.text, torch.full((count,), len(self.text)))
+
+    def losses(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> dict[str, torch.Tensor]:
         """What the objective says of some rows of a step's draws: `painter_loss`, which is minimised, and each term
         for the log. `seed` governs what the objective draws beyond the step's draws."""
         if self.objective is None:
             return {"painter_loss": self.loss(draws, rows)}
         with self.accelerator.autocast():
-            losses = self.objective.losses(self.batch(draws, rows, seed))
+            losses = self.objective.losses(self.batch(draws, rows, seed, step))
             return {"painter_loss": self.objective.total(losses), **self.objective.log(losses)}
 
-    def batch(self, draws: PainterDraws, rows: slice, seed: int) -> Batch:
+    def batch(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> Batch:
         """Some rows of a step's draws, on the device, as objectives take them."""
         captions, frames = draws.captions[rows], draws.frames[rows].tolist()
         timesteps = draws.timesteps[rows]
@@ -163,6 +168,7 @@ class Painter:
             moments=[SAMPLED[CACHED_FRAMES[frame]] / LAST_FRAME for frame in frames],
             mirrored=[self.config.mirror and bool(frame % 2) for frame in frames],
             generator=torch.Generator().manual_seed(seed),
+            step=step,
         )
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
@@ -230,6 +236,7 @@ class Painter:
                             seed=self.config.seed,
                             num_inference_steps=self.config.validation_inference_steps,
                             size=self.latents.latents.shape[-2:],
+                            few_steps=self.objective.few_steps if self.objective is not None and alpha else 0,
                         )
                     )
         return picture_grid(np.concatenate(rows), columns=len(self.shown))
@@ -280,9 +287,11 @@ def paint_samples(
     num_inference_steps: int = 16,
     guidance_scale: float = 4.0,
     size: tuple[int, int] | None = None,
+    few_steps: int = 0,
 ) -> np.ndarray:
     """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users. `size` is of
-    the latents, (h, w); by default what the UNet's configuration says."""
+    the latents, (h, w); by default what the UNet's configuration says. `few_steps` above 0 paints in so many steps, as
+    the generator of `objectives/gan.py` does, without guidance."""
     training, device = unet.training, next(unet.parameters()).device
     unet.eval()
     scheduler = DPMSolverMultistepScheduler.from_config(
@@ -294,7 +303,14 @@ def paint_samples(
     latents = torch.randn((len(text), unet.config.in_channels, *size), generator=generator).to(device)
     states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float().to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        for timestep in scheduler.timesteps:
+        if few_steps:
+
+            def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                return unet(noisy, t, states[len(text) :], return_dict=False)[0].float()
+
+            timesteps = trailing_timesteps(noise_scheduler, few_steps)
+            latents = generate(predict, noise_scheduler, latents, timesteps, generator)
+        for timestep in scheduler.timesteps if not few_steps else ():
             noise = unet(torch.cat([latents] * 2), timestep, states, return_dict=False)[0].float()
             unconditional, conditional = noise.chunk(2)
             noise = unconditional + guidance_scale * (conditional - unconditional)

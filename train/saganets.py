@@ -132,7 +132,7 @@ class Coordinated:
         torch.manual_seed(seed)  # dropout draws from the global RNG
         losses, terms = {}, {}
         if self.painter is not None:
-            terms = self.painter.losses(draws.painter, rows, seed)
+            terms = self.painter.losses(draws.painter, rows, seed, step)
             losses["painter_loss"] = terms.pop("painter_loss")
         if draws.prior is not None:
             losses["prior_loss"] = self.painter.loss(draws.prior, rows, self.painter.prior[1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from train.objectives.clip import ClipCentric
+from train.objectives.combined import Combined
+from train.objectives.gan import Gan
 from train.objectives.interface import Objective
 from train.objectives.temporal import Temporal
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from train.painter import Painter
 
 
-OBJECTIVES: dict[str, type[Objective]] = {each.name: each for each in (ClipCentric, Temporal)}
+OBJECTIVES: dict[str, type[Objective]] = {each.name: each for each in (Gan, ClipCentric, Temporal, Combined)}
 
 
 def make_objective(config: TrainingConfig, painter: Painter) -> Objective | None:

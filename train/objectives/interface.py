@@ -38,6 +38,7 @@ class Batch:
         mirrored (`list[bool]`): whether it is mirrored.
         generator (`torch.Generator`): on the CPU, for all further draws; a function of the seed, the step and the
             share.
+        step (`int`): of the run.
     """
 
     latents: torch.Tensor
@@ -49,6 +50,7 @@ class Batch:
     moments: list[float]
     mirrored: list[bool]
     generator: torch.Generator
+    step: int = 0
 
     def __len__(self) -> int:
         return len(self.latents)

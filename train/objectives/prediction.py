@@ -16,10 +16,13 @@ from train.objectives.interface import Batch, Found, Objective
 class OnPrediction(Objective):
     """L2 and weighted terms on x0."""
 
+    prediction: torch.Tensor  # of the last batch, through which all terms pass
+
     def find(self, batch: Batch) -> tuple[Found, dict[str, torch.Tensor]]:
         config, scheduler = self.config, self.painter.scheduler
         noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
         prediction = self.painter.predict(noisy, batch.timesteps, batch.states)
+        self.prediction = prediction
         latents = predicted_latents(scheduler, prediction, noisy, batch.timesteps)
         if config.l2_on == "noise":  # as plain diffusion has it
             snr_gamma = config.snr_gamma or None

@@ -9,7 +9,7 @@ from train.saganets import Coordinated
 
 
 BOX = (160, 120, 480, 400)  # of the 640 x 480 original
-FLAGS = ["--steps", "4", "--batch_size", "8", "--rank", "4", "--alpha", "8", "--name", "tiny", "--modules", "painter"]
+FLAGS = ["--steps", "2", "--batch_size", "8", "--rank", "4", "--alpha", "8", "--name", "tiny", "--modules", "painter"]
 FLAGS += ["--learning_rate", "0.01", "--validation_stories", "2", "--validation_inference_steps", "1"]
 
 
