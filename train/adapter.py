@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,31 +19,86 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from sagan_pipeline.lora import Adapter
+
 
 LORA_TARGETS = ("to_q", "to_k", "to_v")  # of every self- and cross-attention layer, paper 4.2
 FORMATS = ("peft", "kohya")
 
 
 def add_lora(
-    unet: UNet2DConditionModel, rank: int, alpha: float, seed: int, dropout: float = 0.0, init: str = "gaussian"
+    unet: UNet2DConditionModel,
+    rank: int,
+    alpha: float,
+    seed: int,
+    dropout: float = 0.0,
+    init: str = "gaussian",
+    targets: Sequence[str] = LORA_TARGETS,
 ) -> LoraConfig:
     """Freeze the UNet and add the trainable matrices A (random) and B (zero).
 
     Args:
         init (`str`): `"gaussian"` draws A as the diffusers trainers do, `"kaiming"` as peft and the LoRA paper's code.
+        targets (`Sequence[str]`): the ends of the adapted layers' names; the paper's by default.
+
+    Raises:
+        ValueError: the UNet has no such layer.
     """
+    names = [name for name, _ in unet.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ValueError(f"`lora_targets`: the UNet has no layer whose name ends in {target!r}.")
     unet.requires_grad_(False)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=list(LORA_TARGETS),
-        init_lora_weights=True if init == "kaiming" else init,
-    )
+    config = lora_config(rank, alpha, init, targets, dropout)
     with torch.random.fork_rng():  # peft draws A from the global RNG
         torch.manual_seed(seed)
         unet.add_adapter(config)
     return config
+
+
+def lora_config(rank: int, alpha: float, init: str, targets: Sequence[str], dropout: float = 0.0) -> LoraConfig:
+    """peft's settings of such matrices."""
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        init_lora_weights=True if init == "kaiming" else init,
+    )
+
+
+@torch.no_grad()
+def load_lora(unet: UNet2DConditionModel, adapter: Adapter, name: str = "default") -> None:
+    """Put an adapter's matrices in the place of those of the UNet's LoRA called `name`; layers that it lacks stay.
+
+    Raises:
+        ValueError: it is for another base, has another rank, or adapts a layer that this LoRA does not.
+    """
+    adapter.check_fits(unet)
+    layers = {path: module for path, module in unet.named_modules() if isinstance(module, LoraLayer)}
+    for path, (a, b) in adapter.matrices.items():
+        layer = layers.get(path)
+        if layer is None or name not in layer.lora_A:
+            raise ValueError(f"`init_lora` adapts {path}, which `lora_targets` leaves out.")
+        if layer.r[name] != a.shape[0]:
+            raise ValueError(f"`init_lora` has rank {a.shape[0]} in {path}, but `rank` is {layer.r[name]}.")
+        layer.lora_A[name].weight.copy_(a)
+        layer.lora_B[name].weight.copy_(b.float() * (adapter.lora_alpha / adapter.rank / layer.scaling[name]))
+
+
+@contextlib.contextmanager
+def under_adapter(unet: UNet2DConditionModel, name: str | None) -> Iterator[None]:
+    """Another of the UNet's LoRAs at work for a while, or none of them. Unlike `set_adapter`, who learns stays as it
+    is; not for several threads."""
+    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    before = [layer._active_adapter for layer in layers]
+    try:
+        for layer in layers:
+            layer._active_adapter = [] if name is None else [name]
+        yield
+    finally:
+        for layer, names in zip(layers, before, strict=True):
+            layer._active_adapter = names
 
 
 def lora_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:

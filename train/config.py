@@ -65,6 +65,48 @@ class TrainingConfig:
     noise_offset: float = setting("share of noise that is one value a channel of a picture", 0.0)
     caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
     mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
+    objective: Literal["diffusion", "gan", "clip", "temporal", "combined"] = setting(
+        "what the painter learns by: train/objectives", "diffusion"
+    )
+    init_lora: str = setting("begin from this adapter (a file, folder or Hub id); empty: from the base", "")
+    lora_targets: str = setting(
+        "layers with LoRA, by the ends of their names; the paper's by default", "to_q,to_k,to_v"
+    )
+    clip: str = setting("folder or Hub id of a CLIP pair; empty: BASE/clip", "")
+    char_features: str = setting(
+        "folder or Hub id of train.features' or another vision model; empty: BASE/features", ""
+    )
+    l_clip: float = setting("weight of 1 - cos of a picture's and its caption's CLIP embeddings", 0.0)
+    l_char: float = setting("weight of a character's change between neighbouring frames, by `char_features`", 0.0)
+    l_coher: float = setting("weight of the squared distance of neighbouring latents", 0.0)
+    l_adv: float = setting("weight of the adversarial loss", 0.0)
+    l_story: float = setting("weight of the adversarial loss over a story's frames in their order", 0.0)
+    l_img: float = setting("weight of L1 to the real frame (gan)", 0.0)
+    l_dmd: float = setting("weight of distribution matching to the adapter of `init_lora` with guidance (gan)", 0.0)
+    balance: Literal["fixed", "gradients"] = setting(
+        "weights as they are, or how strong each term's gradient is to be beside L2's (combined)", "fixed"
+    )
+    l2_on: Literal["noise", "x0"] = setting("what L2 is of: what the UNet predicts, or the latents it means", "noise")
+    timestep_weighting: Literal["signal", "uniform"] = setting(
+        "how much terms on the predicted latents count: by alpha_bar of the timestep, or all alike", "signal"
+    )
+    coher_pairs: Literal["any", "all"] = setting(
+        "neighbours that `l_coher` is of: those that share the setting or a character, or all (the paper)", "any"
+    )
+    gan_loss: Literal["minmax", "non-saturating", "hinge"] = setting(
+        "adversarial loss; the paper's is minmax", "non-saturating"
+    )
+    gan_space: Literal["pictures", "latents"] = setting(
+        "what the discriminator sees; latents at SD's size", "pictures"
+    )
+    gan_steps: int = setting("most painting steps of the generator (gan), which its header names", 4)
+    discriminator_learning_rate: float = setting("constant rate of the discriminators", 2e-4)
+    r1_gamma: float = setting("weight of the discriminators' gradient penalty at real frames; 0: none", 0.1)
+    dmd_guidance: float = setting("guidance of the adapter that is distilled", 4.0)
+    dmd_fake_steps: int = setting("steps of the fake score for each one of the generator", 1)
+    dmd_learning_rate: float = setting("constant rate of the fake score", 1e-3)
+    decoded: int = setting("terms on pictures see so many frames of a process's part of a step; 0: all", 0)
+
     prior: str = setting("release of generic pictures to preserve the base on; empty: none", "")
     prior_weight: float = setting("weight of the loss on them", 1.0)
     ema_decay: float = setting("moving average of the LoRA matrices; 0: none", 0.0)
@@ -90,17 +132,44 @@ class TrainingConfig:
     )
 
     def __post_init__(self):
-        positive = ("batch_size", "accumulation", "rank", "validation_stories", "validation_inference_steps")
+        positive = (
+            "gan_steps",
+            "dmd_fake_steps",
+            "batch_size",
+            "accumulation",
+            "rank",
+            "validation_stories",
+            "validation_inference_steps",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
-        rates = ("learning_rate", "captioner_learning_rate")
-        for name in ("steps", "validation_steps", "warmup", "patience", "seed", "max_seconds", *rates):
+        rates = (
+            "learning_rate",
+            "captioner_learning_rate",
+            "discriminator_learning_rate",
+            "dmd_learning_rate",
+            "r1_gamma",
+        )
+        weights = tuple(f.name for f in dataclasses.fields(self) if f.name.startswith("l_"))
+        for name in (
+            "steps",
+            "decoded",
+            *weights,
+            "validation_steps",
+            "warmup",
+            "patience",
+            "seed",
+            "max_seconds",
+            *rates,
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must not be negative.")
         for name in ("lora_dropout", "caption_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
+        if not all(name.strip() for name in self.lora_targets.split(",")):
+            raise ValueError(f"`lora_targets` is {self.lora_targets!r}, but must be names parted by commas.")
         if self.alpha <= 0:
             raise ValueError(f"`alpha` is {self.alpha}, but must be above 0.")
         if not self.steps and self.epochs <= 0:

@@ -13,18 +13,26 @@ from diffusers import AutoModel, DDPMScheduler, DPMSolverMultistepScheduler, UNe
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
 from PIL import Image
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from train.adapter import add_lora, lora_parameters, save_adapter, under_alpha
-from train.captioner import Example
+from sagan_pipeline.adapter_files import find_adapter
+from sagan_pipeline.lora import Adapter
+from train.adapter import add_lora, load_lora, lora_parameters, save_adapter, under_alpha
 from train.config import TrainingConfig
+from train.data.annotations import SAMPLED
 from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
+from train.objectives import make_objective
 from train.objectives.diffusion import diffusion_loss, draw_noise
+from train.objectives.few_step import generate, trailing_timesteps
+from train.objectives.interface import STORY_FRAMES, Batch
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHOWN_ALPHAS = (0.0, 10.0, 32.0)
+CACHED_FRAMES = (1, 3)  # of a clip's five, as `LatentCache` takes them
+LAST_FRAME = 74  # of a whole clip, from 0
 
 
 @dataclass
@@ -35,6 +43,8 @@ class PainterDraws:
     captions: torch.Tensor  # (B,) rows of the text cache, the last one of which is the empty caption
     noise: torch.Tensor
     timesteps: torch.Tensor
+    clips: torch.Tensor  # (B,) rows of the latents' cache
+    frames: torch.Tensor  # (B,) which of a clip's cached frames
 
 
 class Painter:
@@ -52,8 +62,9 @@ class Painter:
     name = "painter"
 
     def __init__(self, config: TrainingConfig, release: FlintstonesRelease, accelerator: Accelerator):
-        self.config, self.accelerator = config, accelerator
+        self.config, self.accelerator, self.release = config, accelerator, release
         self.device = accelerator.device
+        self._vae = None
         vae = AutoModel.from_pretrained(config.base, subfolder="vae", torch_dtype=torch.float32)
         vae = vae.eval().requires_grad_(False).to(self.device)
         text_encoder = CLIPTextModel.from_pretrained(config.base, subfolder="text_encoder", dtype=torch.float32)
@@ -71,7 +82,12 @@ class Painter:
         self.unet = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
         if self.device.type == "cpu":
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slower there
-        self.lora = add_lora(self.unet, config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
+        self.targets = [name.strip() for name in config.lora_targets.split(",")]
+        recipe = (config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
+        self.lora = add_lora(self.unet, *recipe, self.targets)
+        self.init_lora = Adapter.load(find_adapter(config.init_lora)) if config.init_lora else None
+        if self.init_lora is not None:
+            load_lora(self.unet, self.init_lora)
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device, DTYPES[config.mixed_precision])
@@ -80,10 +96,11 @@ class Painter:
         self.state = torch.nn.ParameterList(self.parameters)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None
         self.network = accelerator.prepare(self.unet.train())
+        self.objective = make_objective(config, self)  # what it adds to the UNet is no part of what is prepared
 
-    def draw(self, examples: list[Example], generator: torch.Generator) -> PainterDraws:
-        """The draws of a step: a frame of each target's clip, noise, timestep, and which captions are left empty."""
-        index = torch.tensor([self.latents.index_of[e.clip_id] for e in examples])
+    def draw(self, clips: list[str], generator: torch.Generator) -> PainterDraws:
+        """The draws of a step: a frame of each clip, noise, timestep, and which captions are left empty."""
+        index = torch.tensor([self.latents.index_of[id] for id in clips])
         return self._draw(self.latents, self.text, index, generator)
 
     def draw_prior(self, size: int, generator: torch.Generator) -> PainterDraws:
@@ -95,28 +112,87 @@ class Painter:
     def _draw(
         self, latents: LatentCache, text: TextCache, index: torch.Tensor, generator: torch.Generator
     ) -> PainterDraws:
-        z = latents.take(index, generator)
+        frames = torch.randint(latents.latents.shape[1], index.shape, generator=generator)
+        z = latents.latents[index, frames].float()
         dropped = torch.rand(index.shape, generator=generator) < self.config.caption_dropout
         noise, timesteps = draw_noise(self.scheduler, z.shape, generator, self.config.noise_offset)
-        return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps)
+        return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps, index, frames)
 
     def loss(self, draws: PainterDraws, rows: slice, text: TextCache | None = None, network=None) -> torch.Tensor:
         """The loss of some rows of a step's draws: a scalar."""
         text = self.text if text is None else text
         latents, noise = draws.latents[rows].to(self.device), draws.noise[rows].to(self.device)
-        states = text.all_states[draws.captions[rows]].to(self.device)
         with self.accelerator.autocast():
             return diffusion_loss(
                 self.network if network is None else network,
                 self.scheduler,
                 latents,
-                states.float()
-                if self.config.mixed_precision == "no"
-                else states.to(DTYPES[self.config.mixed_precision]),
+                self._states(text, draws.captions[rows]),
                 noise,
                 draws.timesteps[rows].to(self.device),
                 snr_gamma=self.config.snr_gamma or None,
             )
+
+    def _states(self, text: TextCache, captions: torch.Tensor) -> torch.Tensor:
+        """Text states (B, L, D) in the training precision."""
+        states = text.all_states[captions].to(self.device)
+        precision = self.config.mixed_precision
+        return states.float() if precision == "no" else states.to(DTYPES[precision])
+
+    def empty_states(self, count: int) -> torch.Tensor:
+        """The empty caption's states, (count, L, D), in the training precision."""
+        return self._states(self.text, torch.full((count,), len(self.text)))
+
+    def losses(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> dict[str, torch.Tensor]:
+        """What the objective says of some rows of a step's draws: `painter_loss`, which is minimised, and each term
+        for the log. `seed` governs what the objective draws beyond the step's draws."""
+        if self.objective is None:
+            return {"painter_loss": self.loss(draws, rows)}
+        with self.accelerator.autocast():
+            losses = self.objective.losses(self.batch(draws, rows, seed, step))
+            return {"painter_loss": self.objective.total(losses), **self.objective.log(losses)}
+
+    def batch(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> Batch:
+        """Some rows of a step's draws, on the device, as objectives take them."""
+        captions, frames = draws.captions[rows], draws.frames[rows].tolist()
+        timesteps = draws.timesteps[rows]
+        if self.objective is not None and self.objective.needs_stories(self.config):
+            timesteps = timesteps[::STORY_FRAMES].repeat_interleave(STORY_FRAMES)
+        return Batch(
+            latents=draws.latents[rows].to(self.device),
+            states=self._states(self.text, captions),
+            noise=draws.noise[rows].to(self.device),
+            timesteps=timesteps.to(self.device),
+            captioned=(captions < len(self.text)).to(self.device),
+            clips=[self.latents.ids[i] for i in draws.clips[rows].tolist()],
+            moments=[SAMPLED[CACHED_FRAMES[frame]] / LAST_FRAME for frame in frames],
+            mirrored=[self.config.mirror and bool(frame % 2) for frame in frames],
+            generator=torch.Generator().manual_seed(seed),
+            step=step,
+        )
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """What the UNet with its LoRA predicts for noised latents: (B, C, h, w) float32."""
+        return self.network(noisy, timesteps, encoder_hidden_states=states, return_dict=False)[0].float()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) float32, in about [-1, 1], of scaled latents, with gradients to the latents."""
+        vae = self.vae
+
+        def decoded(z: torch.Tensor) -> torch.Tensor:
+            return vae.decode(z / vae.config.scaling_factor, return_dict=False)[0].float()
+
+        if self.config.gradient_checkpointing and latents.requires_grad:
+            return checkpoint(decoded, latents, use_reentrant=False)
+        return decoded(latents)
+
+    @property
+    def vae(self):
+        """The autoencoder, frozen; in memory only once an objective decodes."""
+        if self._vae is None:
+            vae = AutoModel.from_pretrained(self.config.base, subfolder="vae", torch_dtype=torch.float32)
+            self._vae = vae.eval().requires_grad_(False).to(self.device)
+        return self._vae
 
     def after_step(self) -> None:
         if self.ema is not None:
@@ -160,9 +236,15 @@ class Painter:
                             seed=self.config.seed,
                             num_inference_steps=self.config.validation_inference_steps,
                             size=self.latents.latents.shape[-2:],
+                            few_steps=self.objective.few_steps if self.objective is not None and alpha else 0,
                         )
                     )
         return picture_grid(np.concatenate(rows), columns=len(self.shown))
+
+    def sampling_facts(self) -> dict[str, object]:
+        """How an adapter for few steps is painted with, for its header; nothing for any other."""
+        steps = self.objective.few_steps if self.objective is not None else 0
+        return {"num_inference_steps": steps, "guidance_scale": 1.0} if steps else {}
 
     def write(self, path: Path, facts: dict[str, object]) -> None:
         """Write the adapter, averaged if the run averages."""
@@ -176,7 +258,7 @@ def _caches(
     """Latents and text states of a split, computed once."""
     folder = Path(config.cache or Path(config.out) / "cache")
     ids = release.splits[split]
-    latents = LatentCache.build(vae, release, ids, folder, size=config.resolution, mirror=config.mirror)
+    latents = LatentCache.build(vae, release, ids, folder, CACHED_FRAMES, config.resolution, config.mirror)
     captions = [release.clip(id).caption for id in latents.ids]
     return latents, TextCache.build(text_encoder, tokenizer, captions, folder)
 
@@ -205,9 +287,11 @@ def paint_samples(
     num_inference_steps: int = 16,
     guidance_scale: float = 4.0,
     size: tuple[int, int] | None = None,
+    few_steps: int = 0,
 ) -> np.ndarray:
     """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users. `size` is of
-    the latents, (h, w); by default what the UNet's configuration says."""
+    the latents, (h, w); by default what the UNet's configuration says. `few_steps` above 0 paints in so many steps, as
+    the generator of `objectives/gan.py` does, without guidance."""
     training, device = unet.training, next(unet.parameters()).device
     unet.eval()
     scheduler = DPMSolverMultistepScheduler.from_config(
@@ -219,7 +303,14 @@ def paint_samples(
     latents = torch.randn((len(text), unet.config.in_channels, *size), generator=generator).to(device)
     states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float().to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        for timestep in scheduler.timesteps:
+        if few_steps:
+
+            def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                return unet(noisy, t, states[len(text) :], return_dict=False)[0].float()
+
+            timesteps = trailing_timesteps(noise_scheduler, few_steps)
+            latents = generate(predict, noise_scheduler, latents, timesteps, generator)
+        for timestep in scheduler.timesteps if not few_steps else ():
             noise = unet(torch.cat([latents] * 2), timestep, states, return_dict=False)[0].float()
             unconditional, conditional = noise.chunk(2)
             noise = unconditional + guidance_scale * (conditional - unconditional)

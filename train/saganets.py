@@ -25,6 +25,8 @@ from train.captioner import MAX_PREFIX, Captioner, Example, StoryCaptions
 from train.config import TrainingConfig, parse_config, save_config
 from train.data.flintstones import FlintstonesRelease
 from train.loop import Run
+from train.objectives import needs_stories
+from train.objectives.interface import STORY_FRAMES
 from train.painter import Painter, PainterDraws
 
 
@@ -72,6 +74,12 @@ class Coordinated:
         self.modules = [module for module in (self.painter, self.captioner) if module is not None]
         if self.painter is not None:
             self.stories.keep(self.painter.latents.index_of)  # where pictures are gone, some clips never had any
+        self.whole_stories = needs_stories(config) and self.painter is not None
+        if self.whole_stories and config.batch_size // shares % STORY_FRAMES:
+            raise ValueError(
+                f"`objective` {config.objective!r} takes whole stories of {STORY_FRAMES} frames, but `batch_size` "
+                f"{config.batch_size} leaves {config.batch_size // shares} for each part."
+            )
         if len(self.stories.stories) < config.batch_size:
             raise ValueError(
                 f"`batch_size` is {config.batch_size}, but there are {len(self.stories.stories)} stories."
@@ -102,10 +110,17 @@ class Coordinated:
         lengths = torch.randint(MAX_PREFIX + 1, (size,), generator=generator).tolist()
         chosen = order[position * size : (position + 1) * size].tolist()
         examples = [self.stories.example(story, k) for story, k in zip(chosen, lengths, strict=True)]
-        painter = self.painter.draw(examples, generator) if self.painter is not None else None
+        painter = self.painter.draw(self._clips(chosen, examples), generator) if self.painter is not None else None
         prior = self.painter.draw_prior(size, generator) if painter is not None and self.painter.prior else None
         self._drawn = (step, Draws(examples, painter, prior))
         return self._drawn[1]
+
+    def _clips(self, chosen: list[int], examples: list[Example]) -> list[str]:
+        """The clips that the painter learns from: each story's target; or every fourth story whole, which makes as
+        many."""
+        if not self.whole_stories:
+            return [example.clip_id for example in examples]
+        return [id for story in chosen[::STORY_FRAMES] for id in self.stories.stories[story]]
 
     def loss(self, step: int, part: int = 0) -> dict[str, torch.Tensor]:
         """This process's losses on one part of a step."""
@@ -113,17 +128,19 @@ class Coordinated:
         share = self.accelerator.process_index * self.config.accumulation + part
         size = self.config.batch_size // shares
         rows, draws = slice(share * size, (share + 1) * size), self.draws(step)
-        torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + share)  # dropout draws from the global RNG
-        losses = {}
+        seed = (self.config.seed * 1_000_003 + step) * 64 + share
+        torch.manual_seed(seed)  # dropout draws from the global RNG
+        losses, terms = {}, {}
         if self.painter is not None:
-            losses["painter_loss"] = self.painter.loss(draws.painter, rows)
+            terms = self.painter.losses(draws.painter, rows, seed, step)
+            losses["painter_loss"] = terms.pop("painter_loss")
         if draws.prior is not None:
             losses["prior_loss"] = self.painter.loss(draws.prior, rows, self.painter.prior[1])
         if self.captioner is not None:
             losses["captioner_loss"] = self.captioner.loss(draws.examples, rows, shares)
         weights = {"prior_loss": self.config.prior_weight}
         losses["loss"] = sum(weights.get(name, 1.0) * value for name, value in losses.items())
-        return losses
+        return {**losses, **terms}
 
     def after_step(self) -> None:
         for module in self.modules:
@@ -141,7 +158,8 @@ class Coordinated:
         config = self.config
         return {
             "base_model": config.base_model,
-            "objective": "diffusion",
+            "objective": config.objective,
+            **(self.painter.sampling_facts() if self.painter is not None else {}),
             "dataset": Path(config.data).name,
             "steps": step,
             "epochs": round(step / self.steps_per_epoch, 3),
@@ -227,6 +245,8 @@ def train(config: TrainingConfig) -> None:
     run.extra_state["stopping"] = trained
     if trained.painter is not None and trained.painter.ema is not None:
         run.extra_state["ema"] = trained.painter.ema
+    if trained.painter is not None and trained.painter.objective is not None:
+        run.extra_state["objective"] = trained.painter.objective
 
     def sample(step: int) -> bool:
         stop = accelerator.is_main_process and trained.validate(step, folder)

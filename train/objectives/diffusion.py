@@ -60,6 +60,18 @@ def diffusion_loss(
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(noisy, timesteps, encoder_hidden_states=text_states, return_dict=False)[0].float()
+    return prediction_loss(prediction, scheduler, latents, noise, timesteps, snr_gamma)
+
+
+def prediction_loss(
+    prediction: torch.Tensor,
+    scheduler,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    snr_gamma: float | None = None,
+) -> torch.Tensor:
+    """`diffusion_loss` of what the UNet predicted, (B, C, h, w) float32."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         target = noise
@@ -71,3 +83,18 @@ def diffusion_loss(
     if snr_gamma is not None:
         loss = loss * min_snr_weights(scheduler, timesteps, snr_gamma)
     return loss.mean()
+
+
+def kept_signal(scheduler, timesteps: torch.Tensor) -> torch.Tensor:
+    """The share of a noised latent's variance that is the picture's: alpha_bar of each timestep, (B,) in (0, 1)."""
+    return scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+
+
+def predicted_latents(
+    scheduler, prediction: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """The latents without noise, x0, that a prediction of the noise or the velocity means: (B, C, h, w) float32."""
+    keep = kept_signal(scheduler, timesteps).view(-1, 1, 1, 1)
+    if scheduler.config.prediction_type == "epsilon":
+        return (noisy - (1 - keep).sqrt() * prediction) / keep.sqrt()
+    return keep.sqrt() * noisy - (1 - keep).sqrt() * prediction

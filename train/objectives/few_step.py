@@ -1,0 +1,43 @@
+"""A generator of one to a few steps: noise to latents at the last timestep, then noised again less and predicted anew,
+as consistency models are sampled (arXiv 2303.01469) and `LCMScheduler` in the pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from train.objectives.diffusion import predicted_latents
+
+
+def trailing_timesteps(scheduler, steps: int) -> list[int]:
+    """`steps` timesteps from the last one down, evenly spaced: those of 2 are among those of 4."""
+    count = scheduler.config.num_train_timesteps
+    return [round(count - i * count / steps) - 1 for i in range(steps)]
+
+
+def generate(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    scheduler,
+    noise: torch.Tensor,
+    timesteps: list[int],
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The generator's latents (B, C, h, w).
+
+    Args:
+        predict (`Callable`): noised latents and timesteps (B,) to the UNet's prediction. Only the last step's keeps
+            its gradient.
+        noise (`torch.Tensor`): (B, C, h, w), the input of the first step.
+        timesteps (`list[int]`): of the steps, falling.
+        generator (`torch.Generator`): draws the noise of the later steps, on the CPU.
+    """
+    latents = noise
+    for step, timestep in enumerate(timesteps):
+        t = torch.full((len(noise),), timestep, device=noise.device)
+        if step:
+            fresh = torch.randn(noise.shape, generator=generator).to(noise.device)
+            latents = scheduler.add_noise(latents, fresh, t)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and step == len(timesteps) - 1):
+            latents = predicted_latents(scheduler, predict(latents, t), latents, t)
+    return latents
