@@ -21,7 +21,7 @@ from train.base import captioner_config, train_tokenizers
 from train.captioner import MAX_PREFIX, StoryCaptions
 from train.data.annotations import ANNOTATIONS, SPLIT
 from train.data.flintstones import FlintstonesRelease
-from train.evaluate import perplexity_by_k
+from train.evaluation.captions import perplexity_by_k
 from train.metrics.captions import distinct, is_complete, share
 from train.saganets import main as train
 

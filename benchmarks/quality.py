@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.story import ADAPTER, SEED, STOCK_STEPS, decode, stock_latents, stock_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from train.data.flintstones import FlintstonesRelease
-from train.evaluate import micro_f1_interval, paint
+from train.evaluation.single import micro_f1_interval, paint
 from train.metrics.characters import character_scores
 from train.metrics.judge import THRESHOLD, Judge
 from train.painter import to_pictures

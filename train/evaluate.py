@@ -1,398 +1,474 @@
-"""What a model's frames and captions are worth, on test stories that nothing was trained on.
+"""What a model's stories are worth, on test stories that nothing was trained on.
 
     python -m train.evaluate --data DATA/gulch --judge runs/judge --out evaluation
-    python -m train.evaluate --data DATA/gulch --judge runs/judge --out evaluation --sweep steps
+    python -m train.evaluate --data DATA/gulch --judge runs/judge --out evaluation --sweep alpha 0 10 24 32 40
+    python -m train.evaluate --compare evaluation/embedded.json runs/other/embedded.json
 
-Frames are painted from test captions at each alpha, with the same noise, and the judge says who and where it sees.
-Its score on real frames of the same clips is the ceiling. Captions are sampled from prefixes of test stories and set
-beside the real next ones. `--sweep` tries values of one setting on the validation split, to choose the defaults.
-A report is one JSON file in `--out`, with a picture sheet beside it; `README.md` there shows all of them.
+Stories of the test split are painted from their captions, and a judge says who and where it sees; its score on the
+real frames of the same stories is the ceiling. `--baselines` are further rows of the same table. Captions are sampled
+after prefixes of test stories and set beside the real next ones. `--sweep` tries values of one setting on the
+validation split. A report is one JSON file in `--out` with a page of the pictures behind it; `README.md` there shows
+all of them.
+
+Painted frames are kept in `--work`: an interrupted command goes on when it is given again. `accelerate launch` splits
+the painting over processes (`--work` must be a folder that all of them see); the figures stay the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
-import sys
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from PIL import Image
-from tqdm import tqdm
-from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
+import sagan_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
-from sagan_pipeline.captioner import draft_caption, next_captions
-from train.adapter import git_commit
-from train.captioner import MAX_PREFIX, Example, StoryCaptions, captioner_loss, count_target_tokens
 from train.data.flintstones import FlintstonesRelease
-from train.metrics.captions import bleu_4, distinct, is_complete, keeps_one, share
-from train.metrics.characters import accuracy, character_scores, f1
-from train.metrics.distance import JudgeDistance
-from train.metrics.judge import THRESHOLD, Judge, real_frames
-from train.painter import picture_grid
+from train.evaluation.captions import PROMPTING, evaluate_captions
+from train.evaluation.painting import (
+    NearestFrames,
+    Painted,
+    fingerprint,
+    generated_captions,
+    key_of,
+    paint_row,
+    pipeline_painter,
+    shuffled,
+)
+from train.evaluation.report import (
+    as_markdown,
+    compare,
+    plot_prompting,
+    plot_sweep,
+    provenance,
+    rounded,
+    write_json,
+    write_page,
+    write_readme,
+)
+from train.evaluation.scoring import Halves, Seen, figures_of_row, look
+from train.evaluation.stories import MODES, PROTOCOLS, TestStories, test_stories
+from train.metrics.clip import Scorer
+from train.metrics.judge import Judge
+from train.study import adapters_of
 
 
-STORY = 16  # captions painted in one call
-BOOTSTRAPS = 1000
-MAX_REFERENCE = 1000  # real frames of training clips that FJD is measured to
-SHEET_ROWS, SHEET_SIDE = 8, 128
-SWEEPS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "alpha": "lora_alpha"}
 SCHEDULERS = {"dpmsolver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-FIGURES = ("char_f1_micro", "char_f1_macro", "frame_acc", "bg_acc")
+ARGUMENTS = {"alpha": "lora_alpha", "steps": "num_inference_steps", "guidance": "guidance_scale"}
+SWEEPS = (*ARGUMENTS, "epochs", "data_size", "prompting")
+BASELINES = {
+    "base": "the base without its adapter (alpha 0)",
+    "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
+    "nearest": "for each caption the real training frame whose caption is the most alike (TF-IDF): the looks' ceiling",
+    "shuffled": "the model's own frames under other stories' captions: what pictures get that do not follow the text",
+}
+PACKAGE = Path(sagan_pipeline.__file__).parent
+EMBEDDED = (PACKAGE / "embedded", PACKAGE.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors")
+KEYS = ("char_f1_micro", "char_f1_macro", "frame_acc", "frame_acc_2_and_3", "bg_acc", "fjd", "fid", "clip_t", "clip_i")
 
 
-def paint(
-    pipe: SAGANetsPipeline, captions: list[str], seed: int, bar: tqdm, **arguments: float | None
-) -> tuple[np.ndarray, float]:
-    """Paint every caption: uint8 (N, H, W, 3), and the seconds a frame took. Same seed, same noise."""
-    pictures, start = [], time.perf_counter()
-    for first in range(0, len(captions), STORY):
-        chunk = captions[first : first + STORY]
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + first)
-        frames = pipe.paint(chunk, generator=generator, **arguments).stories[0].frames
-        pictures += [np.asarray(frame.image.convert("RGB")) for frame in frames]
-        bar.update(len(chunk))
-    return np.stack(pictures), (time.perf_counter() - start) / len(captions)
+@dataclass
+class Row:
+    """A row of the table: how its stories are had for one seed's stories, and what is said about it."""
+
+    name: str
+    words: str
+    pictures: Callable[[TestStories, int], Callable[[int], np.ndarray]]
+    facts: dict[str, object]
 
 
-def micro_f1_interval(predicted: np.ndarray, actual: np.ndarray, seed: int) -> list[float]:
-    """95% bootstrap interval of the micro Char-F1 of (N, C) labels, frames drawn with replacement."""
-    counts = np.stack([(predicted & actual).sum(axis=1), predicted.sum(axis=1), actual.sum(axis=1)], axis=1)  # [N, 3]
-    draws = np.random.default_rng(seed).integers(len(counts), size=(BOOTSTRAPS, len(counts)))
-    scores = [f1(*row) for row in counts[draws].sum(axis=1).tolist()]
-    return np.percentile(scores, [2.5, 97.5]).tolist()
-
-
-def judged(
-    judge: Judge, distance: JudgeDistance, pictures: np.ndarray, labels: np.ndarray, settings: list[str], seed: int
-) -> dict[str, object]:
-    """The judge's figures on pictures that ought to show `labels` (N, C) and `settings` (N names).
-
-    Returns:
-        those of `character_scores`, `bg_acc`, `fjd`, `char_f1_micro_95` (an interval), and `mistakes` (N): wrong
-        characters and wrong setting of each picture, which the caller takes out.
-    """
-    characters, places, _ = judge(pictures)
-    predicted, actual = characters.numpy() > THRESHOLD, labels.astype(bool)
-    seen = [judge.settings[i] for i in places.argmax(dim=1).tolist()]
-    wrong_place = np.array([bool(setting) and s != setting for s, setting in zip(seen, settings, strict=True)])
-    return {
-        **character_scores(predicted, actual, list(judge.classes)),
-        "char_f1_micro_95": micro_f1_interval(predicted, actual, seed),
-        "bg_acc": accuracy(seen, settings),
-        "fjd": distance(pictures),
-        "mistakes": (predicted != actual).sum(axis=1) + wrong_place,
-    }
-
-
-def reference(judge: Judge, release: FlintstonesRelease, seed: int) -> JudgeDistance:
-    """FJD to real frames of training clips, one a clip. What real frames of another split get is its floor."""
-    ids = release.splits["train"]
-    ids = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:MAX_REFERENCE]]
-    return JudgeDistance(judge, real_frames(release, ids, judge.classes, seed)[0])
-
-
-def sheet(columns: Sequence[np.ndarray], rows: Sequence[int]) -> Image.Image:
-    """The chosen rows of several lists of pictures, side by side."""
-    small = [
-        np.asarray(Image.fromarray(pictures[row]).resize((SHEET_SIDE, SHEET_SIDE), Image.Resampling.LANCZOS))
-        for row in rows
-        for pictures in columns
-    ]
-    return picture_grid(np.stack(small), columns=len(columns))
-
-
-def evaluate_frames(
-    pipe: SAGANetsPipeline,
-    judge: Judge,
-    release: FlintstonesRelease,
-    split: str,
-    count: int,
-    seed: int,
-    setting: str,
-    values: Sequence[float],
-) -> tuple[dict[str, object], dict[str, Image.Image]]:
-    """Paint captions of a split under each value of one call argument, and judge them beside the real frames.
+class Instrument:
+    """Everything that stays while row after row is painted and scored.
 
     Args:
-        count (`int`): clips, drawn from the split by `seed`; all of them if it has fewer.
-        setting (`str`): `"lora_alpha"`, `"num_inference_steps"` or `"guidance_scale"`; all others stay at the model's
-            own default.
-
-    Returns:
-        the figures, and picture sheets by name: rows are clips (`"sheet"` the first ones, `"worst"` those that the
-        judge finds the most mistakes in, under the best value), columns the real frame and then each value.
+        args (`argparse.Namespace`): as `main` parses them.
     """
-    ids = release.splits[split]
-    ids = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:count]]
-    captions = [release.clip(id).caption for id in ids]
-    real, labels, settings = real_frames(release, ids, judge.classes, seed)
-    distance = reference(judge, release, seed)
-    ceiling = judged(judge, distance, real, labels, settings, seed)
-    del ceiling["mistakes"]
-    columns, rows, mistakes = [real], [], []
-    with tqdm(total=len(values) * len(captions), desc=f"frames, {setting}") as bar:
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.accelerator = (
+            args,
+            Accelerator(
+                cpu=not torch.cuda.is_available(),
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],  # the others wait for who scores
+            ),
+        )
+        self.release, self.judge = FlintstonesRelease(args.data), Judge.load(args.judge)
+        if self.judge.classes != self.release.cast:
+            raise ValueError(
+                f"--judge knows {', '.join(self.judge.classes)}, but --data shows {', '.join(self.release.cast)}"
+            )
+        self.scorer = Scorer.load(args.scorer) if args.scorer else None
+        if args.model == "embedded":
+            self.model = fingerprint(*EMBEDDED)
+        else:
+            self.model = fingerprint(Path(args.model)) if Path(args.model).is_dir() else args.model
+        self.opened: tuple[Path | None, SAGANetsPipeline] | None = None
+        split = args.split or ("val" if args.sweep else "test")
+        self.stories = test_stories(
+            self.release,
+            self.judge.classes,
+            split,
+            args.num_frames,
+            args.mode,
+            args.num_stories,
+            args.seeds[0],
+            args.shuffled_stories,
+            args.resolution,
+        )
+        self.split = split
+        self.told: dict[int, TestStories] = {}
+
+    def pipe(self, lora: Path | None = None) -> SAGANetsPipeline:
+        """The model under an adapter file; its own for `None`. One is held at a time."""
+        if self.opened is None or self.opened[0] != lora:
+            self.opened = None
+            if self.args.model == "embedded":
+                pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
+            else:
+                dtype = torch.float16 if torch.cuda.is_available() else torch.float32
+                pipe = SAGANetsPipeline.from_pretrained(self.args.model, dtype=dtype)
+            if lora is not None:
+                pipe.load_adapter(lora)
+            if self.args.scheduler is not None:
+                pipe.scheduler = SCHEDULERS[self.args.scheduler].from_config(pipe.scheduler.config)
+            pipe.set_progress_bar_config(disable=True)
+            self.opened = lora, pipe.to(self.accelerator.device)
+        return self.opened[1]
+
+    def stories_of(self, seed: int) -> TestStories:
+        """The stories that are painted with a seed: the same, unless their captions are sampled."""
+        if self.args.captions == "original":
+            return self.stories
+        if seed not in self.told:
+            facts = {**self._facts(None), "seed": seed, "ids": self.stories.ids}
+            folder = self.args.work / key_of("stories", facts)
+            pipe = self.pipe(self.args.lora)
+            told = generated_captions(pipe, self.stories, seed, folder, self.accelerator)
+            self.told[seed] = self.stories.with_captions(told)
+        return self.told[seed]
+
+    def _facts(self, lora: Path | None) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "lora": fingerprint(lora) if lora else None,
+            "scheduler": self.args.scheduler,
+            "dtype": str(fastest_dtype()) if self.args.model == "embedded" else str(self.accelerator.device.type),
+        }
+
+    def painted(self, name: str, lora: Path | None, **arguments: object) -> Callable[[TestStories, int], Painted]:
+        """A row of this model's own frames."""
+
+        def pictures(stories: TestStories, seed: int) -> Painted:
+            facts = {
+                **self._facts(lora),
+                **arguments,
+                "seed": seed,
+                "ids": stories.ids,
+                "captions": stories.captions,
+                "scored": stories.scored,
+            }
+            key = f"{key_of(name, facts)}-seed{seed}"
+            painter = pipeline_painter(self.pipe(lora), stories, seed, **arguments)
+            return paint_row(self.args.work, key, stories, painter, self.accelerator, f"{name}, seed {seed}")
+
+        return pictures
+
+    def rows(self) -> list[Row]:
+        """The model first, then what was asked for."""
+        args = self.args
+        own = {"lora": args.lora.name if args.lora else None, "lora_alpha": args.alpha}
+        model = self.painted("model", args.lora, lora_alpha=args.alpha)
+        rows = [Row("model", "", model, own)]
+        for name in args.baselines:
+            words = BASELINES[name]
+            if name == "base":
+                rows.append(Row(name, words, self.painted(name, args.lora, lora_alpha=0.0), {"lora_alpha": 0.0}))
+            elif name == "paper":
+                facts = {"lora": args.paper_lora.name}
+                rows.append(Row(name, words, self.painted(name, args.paper_lora), facts))
+            elif name == "nearest":
+                rows.append(Row(name, words, lambda stories, seed: NearestFrames(stories), {}))
+            elif name == "shuffled":
+                rows.append(
+                    Row(name, words, lambda stories, seed: shuffled(model(stories, seed), len(stories), seed), {})
+                )
+        return rows
+
+    def swept(self) -> list[Row]:
+        """A row for each value of the sweep."""
+        name, values = self.args.sweep
+        rows = []
         for value in values:
-            pictures, seconds = paint(pipe, captions, seed, bar, **{setting: value})
-            figures = judged(judge, distance, pictures, labels, settings, seed)
-            mistakes.append(figures.pop("mistakes"))
-            columns.append(pictures)
-            rows.append({setting: value, **figures, "seconds_a_frame": seconds})
-    best = max(range(len(rows)), key=lambda i: rows[i]["char_f1_micro"])
-    worst = np.argsort(-mistakes[best], kind="stable")
-    sheets = {"sheet": sheet(columns, range(len(ids))[:SHEET_ROWS]), "worst": sheet(columns, worst[:SHEET_ROWS])}
-    figures = {
-        "split": split,
-        "clips": len(ids),
-        "real_frames": ceiling,
-        "fjd_reference": distance.count,
-        "painted": rows,
-        "best": rows[best][setting],
-        "sheet_captions": captions[:SHEET_ROWS],
-        "worst_captions": [captions[i] for i in worst[:SHEET_ROWS]],
-    }
-    return figures, sheets
+            if name in ARGUMENTS:
+                given = {"lora_alpha": self.args.alpha, ARGUMENTS[name]: value}
+                pictures = self.painted(f"{name}-{value:g}", self.args.lora, **given)
+                rows.append(Row(f"{name} {value:g}", "", pictures, {"value": value}))
+            else:
+                x, path = value
+                rows.append(
+                    Row(f"{name} {x:g}", "", self.painted(f"{name}-{x:g}", path), {"value": x, "lora": path.name})
+                )
+        return rows
 
+    def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray]) -> Seen:
+        return look(self.judge, stories, pictures, self.scorer)
 
-def caption_figures(
-    examples: Sequence[Example], captions: Sequence[str], names: Sequence[str], places: Sequence[str]
-) -> dict[str, object]:
-    """Figures on the captions that follow the prefixes of `examples`, with the show's characters and places."""
-    kept, prefixes = share([keeps_one(e.captions, c, names) for e, c in zip(examples, captions, strict=True)])
-    stayed, placed = share([keeps_one(e.captions, c, places) for e, c in zip(examples, captions, strict=True)])
-    repeats = [c in e.captions if e.captions else None for e, c in zip(examples, captions, strict=True)]
-    return {
-        "complete": share([is_complete(caption) for caption in captions])[0],
-        "keeps_a_character": kept,
-        "prefixes_naming_a_character": prefixes,
-        "keeps_a_place": stayed,
-        "prefixes_naming_a_place": placed,
-        "repeats_a_prefix_caption": share(repeats)[0],
-        "distinct_2": distinct(captions, n=2),
-    }
+    def evaluate(self, rows: list[Row]) -> tuple[list[dict], list[tuple[str, Callable, Seen]], dict[str, object]]:
+        """Paint and score every row.
 
+        Returns:
+            figures, real frames first; name, pictures and what was seen of each row, under the first seed; and what is
+            said of the whole.
+        """
+        seeds = self.args.seeds
+        painted = {row.name: {seed: row.pictures(self.stories_of(seed), seed) for seed in seeds} for row in rows}
+        if not self.accelerator.is_main_process:
+            return [], [], {}
+        classes = self.judge.classes
+        seen_real = {seed: self.look(self.stories_of(seed), self.stories.real) for seed in seeds[: self._real_seeds()]}
+        first = seen_real[seeds[0]]
+        halves = {"fjd": Halves(self.stories, first.features)}
+        real = figures_of_row(list(seen_real.values()), {}, classes, seeds[0])
+        for name, each in halves.items():
+            real[name] = each.floor()
+            real["intervals"][name] = each.interval(each.floor, seeds[0])
+        found: list[dict] = [{"name": "real", "words": "the real frames of the same stories", **real}]
+        shown = []
+        for row in rows:
+            seen = [self.look(self.stories_of(seed), painted[row.name][seed]) for seed in seeds]
+            figures = figures_of_row(seen, halves, classes, seeds[0])
+            figures["fjd_to_floor"] = figures["fjd"] / real["fjd"] if real["fjd"] else None
+            times = [p.seconds_a_frame for p in painted[row.name].values() if isinstance(p, Painted)]
+            seconds = {"seconds_a_frame": float(np.mean(times))} if times else {}
+            found.append({"name": row.name, "words": row.words, **row.facts, **figures, **seconds})
+            shown.append((row.name, painted[row.name][seeds[0]], seen[0]))
+        facts = {
+            "fjd_frames": halves["fjd"].count,
+            "caption_agreement": self.stories.caption_agreement() if self.args.captions == "generated" else None,
+        }
+        return found, shown, facts
 
-@torch.no_grad()
-def perplexity_by_k(captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions) -> dict[str, float]:
-    """Perplexity, per token of the captioner's own vocabulary, of caption k+1 of every story after captions 1..k."""
-    limit, found = captioner.config.n_positions, {}
-    for k in range(MAX_PREFIX + 1):
-        examples = [stories.example(story, k) for story in range(len(stories.stories))]
-        tokens = count_target_tokens(tokenizer, examples, limit)
-        chunks = [examples[i : i + 32] for i in range(0, len(examples), 32)]
-        found[str(k)] = float(
-            np.exp(sum(float(captioner_loss(captioner, tokenizer, c, limit, tokens)) for c in chunks))
+    def _real_seeds(self) -> int:
+        """Original captions ask the same of the real frames under every seed."""
+        return len(self.args.seeds) if self.args.captions == "generated" else 1
+
+    def captions(self, prompting: str = "all") -> dict[str, object]:
+        pipe = self.pipe(self.args.lora)
+        return evaluate_captions(
+            pipe,
+            self.release,
+            self.split,
+            self.args.sampled_captions,
+            self.args.seeds[0],
+            self.args.work,
+            self.accelerator,
+            self.model,
+            prompting,
         )
-    return found
+
+    def head(self, argv: list[str] | None) -> dict[str, object]:
+        """What made the report."""
+        args = self.args
+        pipe = self.pipe(args.lora)
+        defaults = ("default_num_inference_steps", "default_guidance_scale", "default_temperature")
+        few = args.num_stories if args.num_stories and args.num_stories > len(self.stories) else None
+        return {
+            **provenance(args, argv),
+            "seeds": args.seeds,
+            "protocol": args.protocol,
+            "mode": args.mode,
+            "num_frames": args.num_frames,
+            "num_stories": len(self.stories),
+            "stories_asked": few,
+            "resolution": args.resolution,
+            "captions_from": args.captions,
+            "split": self.split,
+            "dataset": args.data.resolve().name,
+            "judge": fingerprint(args.judge),
+            "scorer": fingerprint(args.scorer) if args.scorer else None,
+            "model": {
+                "name": Path(args.model).name,
+                "weights": self.model,
+                "lora": args.lora.name if args.lora else None,
+                "lora_alpha": pipe.default_lora_alpha if args.alpha is None else args.alpha,
+                "scheduler": type(pipe.scheduler).__name__,
+                **{name: pipe.config.get(name) for name in defaults},
+            },
+        }
 
 
-def evaluate_captions(
-    pipe: SAGANetsPipeline, release: FlintstonesRelease, split: str, count: int, seed: int
-) -> dict[str, object]:
-    """Sample captions after prefixes of 0 to 3 captions of a split's stories, in turn, beside the real next ones."""
-    stories = StoryCaptions(release, split)
-    warmth = pipe.config.default_temperature
-    drawn = torch.randint(len(stories.stories), (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    examples = [stories.example(story, i % (MAX_PREFIX + 1)) for i, story in enumerate(drawn)]
-    sampled: list[str] = []
-    drafts: list[bool] = []
-    with tqdm(total=count, desc="captions") as bar:
-        for first in range(0, count, 32):
-            chunk = examples[first : first + 32]
-            generators = [torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(len(chunk))]
-            prefixes = [e.captions for e in chunk]
-            sampled += next_captions(pipe.captioner, pipe.captioner_tokenizer, prefixes, generators, warmth)
-            for i, prefix in enumerate(prefixes):  # before anything was sampled again or cut
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + first + i)
-                drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator, warmth)[1])
-            bar.update(len(chunk))
-    real = [e.target for e in examples]
-    return {
-        "split": split,
-        "count": count,
-        "temperature": warmth,
-        "drafts_that_end_by_themselves": share(drafts)[0],
-        "perplexity_by_k": perplexity_by_k(pipe.captioner, pipe.captioner_tokenizer, stories),
-        "bleu_4": bleu_4(sampled, real),
-        "sampled": caption_figures(examples, sampled, release.cast, release.settings),
-        "real": caption_figures(examples, real, release.cast, release.settings),
-        "incomplete": [caption for caption in sampled if not is_complete(caption)],
-        "examples": [{"prefix": e.captions, "sampled": c} for e, c in zip(examples[:8], sampled, strict=False)],
-    }
+def sweep_values(name: str, values: list[str]) -> list:
+    """The values of a sweep: numbers; for `epochs` and `data_size` pairs of number and adapter file, from the folders
+    of runs; for `prompting` names.
+
+    Raises:
+        ValueError: a value is none of the sweep's.
+    """
+    if name in ARGUMENTS:
+        kind = int if name == "steps" else float
+        try:
+            return [kind(value) for value in values]
+        except ValueError:
+            raise ValueError(f"--sweep {name} takes numbers, but was given {' '.join(values)}.") from None
+    if name == "prompting":
+        unknown = [value for value in values if value not in PROMPTING]
+        if unknown:
+            raise ValueError(f"--sweep prompting knows {', '.join(PROMPTING)}, but was given {', '.join(unknown)}.")
+        return values
+    found: list[tuple[float, Path]] = []
+    for value in values:
+        run = Path(value)
+        adapter, epochs = adapters_of(run)
+        if name == "epochs":
+            found += [(int(path.parent.name), path) for path in epochs]
+        else:
+            found.append((stories_learnt_from(run), adapter))
+    if not found:
+        raise ValueError(f"--sweep {name}: {', '.join(values)} hold no adapter of an epoch (--epoch_adapters).")
+    return sorted(found, key=lambda pair: pair[0])
 
 
-def provenance(args: argparse.Namespace, argv: list[str] | None, module: str = "train.evaluate") -> dict[str, object]:
-    """What made a report: command, commit, versions, hardware, seed."""
-    return {
-        "command": shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)]),
-        "commit": git_commit(),
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
-        },
-        "hardware": {
-            "machine": platform.machine(),
-            "processors": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-        },
-    }
+def stories_learnt_from(run: Path) -> float:
+    """How many training stories a run of `train.saganets` had: those of the release that it was given.
+
+    Raises:
+        ValueError: its release is gone.
+    """
+    data = json.loads((run / "config.json").read_text())["config"]["data"]
+    try:
+        release = FlintstonesRelease(data, pictures=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{run}: the release that it learnt from cannot be read ({error}).") from None
+    return float(len(release.stories("train", 4)))
 
 
-def rounded(value: object) -> object:
-    """The same with every float at four decimals."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="release of the show, in FlintstonesSV's layout")
+    parser.add_argument("--judge", type=Path, help="folder of a judge: python -m train.metrics.judge")
+    parser.add_argument("--scorer", type=Path, default=None, help="folder of a CLIP that is not the model's own")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
+    parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder of the painted frames")
+    parser.add_argument("--model", default="embedded", help="a pipeline's folder, or 'embedded'")
+    parser.add_argument("--lora", type=Path, default=None, help="adapter file, instead of the model's own")
+    parser.add_argument("--alpha", type=float, default=None, help="lora_alpha; default: the model's own")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="instead of the model's own")
+    parser.add_argument("--name", default=None, help="the report's file name; default: the model's folder, the sweep")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="embedded", help="sets the five flags below")
+    parser.add_argument("--mode", choices=MODES, default=None)
+    parser.add_argument("--num_frames", type=int, choices=(4, 5), default=None)
+    parser.add_argument("--num_stories", type=int, default=None, help="all of the split if it has fewer")
+    parser.add_argument("--resolution", type=int, default=None, help="reduce real and painted frames to this side")
+    parser.add_argument("--split", choices=("train", "val", "test"), default=None, help="default: test, val to sweep")
+    parser.add_argument("--captions", choices=("original", "generated"), default="original")
+    parser.add_argument("--sampled_captions", type=int, default=500, help="next captions to sample; 0: none")
+    parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=[], help="further rows")
+    parser.add_argument("--paper_lora", type=Path, default=None, help="adapter file of the baseline `paper`")
+    parser.add_argument("--sweep", nargs="+", default=None, metavar=("NAME", "VALUE"), help=f"{', '.join(SWEEPS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--page_frames", type=int, default=60, help="frames on the page of pictures; 0: no page")
+    parser.add_argument("--compare", type=Path, nargs=2, default=None, metavar=("A.json", "B.json"))
+    return parser
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write aside, then rename: there is never half a file under `path`."""
-    aside = path.with_name(f".{path.name}")
-    write(aside)
-    os.replace(aside, path)
+def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Fill in the protocol's settings; a flag that is given goes before them.
 
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
-def as_markdown(name: str, report: dict) -> str:
-    """One report as a section with its tables."""
-    lines = [f"## {name}", "", f"`{report['command']}`", ""]
-    frames = report["frames"]
-    (setting,) = set(frames["painted"][0]) & set(SWEEPS.values())
-    lines += [
-        f"{frames['clips']} captions of the {frames['split']} split, one frame each, seed {report['seed']}, commit "
-        f"`{report['commit'][:12]}`. The first line is the judge on real frames of the same clips. FJD is the Fréchet "
-        f"distance of the judge's features to {frames['fjd_reference']} real frames of training clips; it is no FID.",
-        "",
-        f"| {setting} | Char-F1 micro (95%) | Char-F1 macro | Frame-Acc | 1 / 2 regulars | BG-Acc | FJD | s a frame |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in [frames["real_frames"], *frames["painted"]]:
-        micro, macro, frame, place = (percent(row[figure]) for figure in FIGURES)
-        low, high = row["char_f1_micro_95"]
-        crowds = " / ".join(percent(row["frame_acc_by_cast"].get(n, float("nan"))) for n in "12")
-        value = f"{row[setting]:g}" if setting in row else "real frames"
-        seconds = f"{row['seconds_a_frame']:.2f}" if setting in row else ""
-        lines.append(
-            f"| {value} | {micro} ({percent(low)} to {percent(high)}) | {macro} | {frame} | {crowds} | {place} | "
-            f"{row['fjd']:.2f} | {seconds} |"
-        )
-    values = ", ".join(f"{row[setting]:g}" for row in frames["painted"])
-    lines += ["", f"![Real frames, then {setting} {values}]({name}-sheet.png)", ""]
-    lines += [f"{i}. {caption}" for i, caption in enumerate(frames["sheet_captions"], start=1)]
-    if captions := report.get("captions"):
-        lines += [
-            "",
-            f"{captions['count']} captions sampled after 0 to 3 captions of stories of the {captions['split']} split:",
-            "",
-            "| | sampled | real |",
-            "|---|---|---|",
-        ]
-        for figure, words in {
-            "complete": "complete sentences",
-            "keeps_a_character": "keep a character that the prefix names",
-            "keeps_a_place": "keep a place that the prefix names",
-            "repeats_a_prefix_caption": "repeat a caption of the prefix",
-            "distinct_2": "distinct-2",
-        }.items():
-            lines.append(f"| {words} | {percent(captions['sampled'][figure])} | {percent(captions['real'][figure])} |")
-        lines += [
-            "",
-            f"BLEU-4 of the sampled captions against the real ones: {percent(captions['bleu_4'])}.",
-            "",
-            "Perplexity of the real next caption after k captions, per token: "
-            + ", ".join(f"{value:.2f} (k = {k})" for k, value in captions["perplexity_by_k"].items())
-            + ".",
-            "",
-            f"Of the first drafts {percent(captions['drafts_that_end_by_themselves'])} end by themselves and as a "
-            "sentence; where one does not, the captioner samples again.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def write_readme(out: Path) -> None:
-    """Show every report of `out` in its `README.md`."""
-    sections = ["# Evaluation\n\nWritten by `python -m train.evaluate`; every number comes from a JSON file here.\n"]
-    for path in sorted(out.glob("*.json")):
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if "frames" in report and "painted" in report["frames"]:
-            sections.append(as_markdown(path.stem, report))
-    write_whole(out / "README.md", lambda aside: aside.write_text("\n".join(sections), encoding="utf-8"))
+    Raises:
+        ValueError: an argument is not acceptable.
+    """
+    protocol = PROTOCOLS[args.protocol]
+    args.shuffled_stories = protocol.shuffled
+    for name in ("mode", "num_frames", "num_stories", "resolution"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(protocol, name))
+    if args.data is None or args.judge is None:
+        raise ValueError("--data and --judge are needed, except for --compare")
+    if args.num_stories is not None and args.num_stories < 2:
+        raise ValueError(f"--num_stories is {args.num_stories}, but must be at least 2")
+    if args.sampled_captions < 0 or args.page_frames < 0:
+        raise ValueError("--sampled_captions and --page_frames must not be negative")
+    if args.resolution is not None and not 8 <= args.resolution <= 4096:
+        raise ValueError(f"--resolution is {args.resolution}, but must be 8 to 4096")
+    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
+        raise ValueError(f"--seeds are {args.seeds}, but must be different and not negative")
+    for name in ("lora", "paper_lora"):
+        path = getattr(args, name)
+        if path is not None and not path.is_file():
+            raise ValueError(f"--{name} {path.name} is no file")
+    if "paper" in args.baselines and args.paper_lora is None:
+        raise ValueError("--baselines paper needs --paper_lora")
+    if args.sweep is not None:
+        name, values = args.sweep[0], args.sweep[1:]
+        if name not in SWEEPS or not values:
+            raise ValueError(f"--sweep takes one of {', '.join(SWEEPS)} and values, but was given {args.sweep}")
+        args.sweep = name, sweep_values(name, values)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="release of the show, in FlintstonesSV's layout")
-    parser.add_argument("--judge", type=Path, required=True, help="folder of a judge: python -m train.metrics.judge")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
-    parser.add_argument("--model", default="embedded", help="a pipeline's folder, or 'embedded'")
-    parser.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="instead of the model's own")
-    parser.add_argument("--lora", type=Path, default=None, help="adapter file, instead of the model's own")
-    parser.add_argument(
-        "--name", default=None, help="the report's file name; default: the model's folder and the sweep"
-    )
-    parser.add_argument("--num_captions", type=int, default=200, help="clips whose captions are painted")
-    parser.add_argument("--alphas", type=float, nargs="+", default=[0, 10, 16, 24, 32, 40])
-    parser.add_argument("--sampled_captions", type=int, default=500)
-    parser.add_argument("--sweep", choices=SWEEPS, default=None, help="try one setting on the validation split")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 12, 16, 20], help="for --sweep steps")
-    parser.add_argument("--guidances", type=float, nargs="+", default=[2, 3, 4, 5, 7.5], help="for --sweep guidance")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = arguments()
     args = parser.parse_args(argv)
-    if args.num_captions < 2 or args.sampled_captions < 1:
-        parser.error("--num_captions and --sampled_captions must be at least 2 and 1")
-    release, judge = FlintstonesRelease(args.data), Judge.load(args.judge)
-    if judge.classes != release.cast:
-        parser.error(f"--judge knows {', '.join(judge.classes)}, but --data shows {', '.join(release.cast)}")
-    if args.model == "embedded":
-        pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
+    if args.compare:
+        try:
+            reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.compare]
+            print(compare(*reports, names=tuple(str(path) for path in args.compare)))
+        except (OSError, ValueError) as error:
+            parser.error(f"--compare: {error}")
+        return
+    try:
+        checked(parser, args)
+        instrument = Instrument(args)
+        if instrument.scorer is not None:
+            instrument.scorer.refuse_own(instrument.pipe(args.lora).text_encoder)
+    except ValueError as error:
+        parser.error(str(error))
+    name = args.name or "-".join([Path(args.model).name, *(["sweep", args.sweep[0]] if args.sweep else [])])
+    main_process = instrument.accelerator.is_main_process
+    if main_process:
+        args.out.mkdir(parents=True, exist_ok=True)
+    report = instrument.head(argv)
+    if args.sweep and args.sweep[0] == "prompting":
+        report["sweep"] = {"name": "prompting", "values": args.sweep[1]}
+        report["captions_of"] = [instrument.captions(prompting) for prompting in args.sweep[1]]
+        if main_process:
+            plot_prompting(args.out / f"{name}.png", report["captions_of"])
     else:
-        pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float32)
-    if args.lora is not None:
-        pipe.load_adapter(args.lora)
-    if args.scheduler is not None:
-        pipe.scheduler = SCHEDULERS[args.scheduler].from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    name = args.name or "-".join([Path(args.model).name, *(["sweep", args.sweep] if args.sweep else [])])
-    values = {"steps": args.steps, "guidance": args.guidances, "alpha": args.alphas}[args.sweep or "alpha"]
-    split, setting = ("val", SWEEPS[args.sweep]) if args.sweep else ("test", "lora_alpha")
-    frames, sheets = evaluate_frames(pipe, judge, release, split, args.num_captions, args.seed, setting, values)
-    defaults = ("default_lora_alpha", "default_num_inference_steps", "default_guidance_scale")
-    report = {
-        **provenance(args, argv),
-        "model": {
-            "name": args.model,
-            "lora": args.lora.name if args.lora else None,
-            "scheduler": type(pipe.scheduler).__name__,
-            **{name: pipe.config.get(name) for name in defaults},
-        },
-        "dataset": args.data.name,
-        "frames": frames,
-    }
-    if not args.sweep:
-        report["captions"] = evaluate_captions(pipe, release, split, args.sampled_captions, args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(rounded(report), indent=2, ensure_ascii=False) + "\n"
-    for kind, picture in sheets.items():
-        write_whole(args.out / f"{name}-{kind}.png", lambda aside, picture=picture: picture.save(aside))
-    write_whole(args.out / f"{name}.json", lambda aside: aside.write_text(text, encoding="utf-8"))
-    write_readme(args.out)
-    print(as_markdown(name, json.loads(text)))
+        captions = instrument.captions() if args.sampled_captions and not args.sweep else None
+        rows, shown, facts = instrument.evaluate(instrument.swept() if args.sweep else instrument.rows())
+        if main_process:
+            ours = rows[1]
+            if not args.sweep:
+                ours["lora_alpha"] = report["model"]["lora_alpha"]
+            report |= {
+                **{key: ours[key] for key in KEYS if key in ours},
+                "fjd_floor": rows[0]["fjd"],
+                "judge_ceiling": rows[0]["char_f1_micro"],
+                "captions_complete": captions["sampled"]["complete"] if captions else None,
+                **facts,
+                "rows": rows,
+            }
+            if args.sweep:
+                report["sweep"] = {"name": args.sweep[0], "values": [row["value"] for row in rows[1:]]}
+                plot_sweep(args.out / f"{name}.png", args.sweep[0], rows[1:], rows[0])
+            if captions:
+                report["captions"] = captions
+            if args.page_frames and not args.sweep:
+                report["page"] = f"{name}.html"
+                stories = instrument.stories_of(args.seeds[0])
+                write_page(args.out / report["page"], f"{name}: {args.protocol}", stories, shown, args.page_frames)
+    if main_process:
+        write_json(args.out / f"{name}.json", report)
+        write_readme(args.out)
+        print(as_markdown(name, rounded(report)))
+    instrument.accelerator.wait_for_everyone()
+    instrument.accelerator.end_training()
 
 
 if __name__ == "__main__":

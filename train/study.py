@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from train.data.flintstones import FlintstonesRelease
-from train.evaluate import judged, paint, provenance, reference, rounded, write_whole
+from train.evaluation.report import provenance, rounded, write_whole
+from train.evaluation.single import judged, paint, reference
 from train.metrics.judge import Judge, real_frames
 
 

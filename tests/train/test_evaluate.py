@@ -1,64 +1,28 @@
+"""The whole command, on a model of tiny random networks: figures that mean nothing, but are figures."""
+
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
-from tqdm import tqdm
 from transformers import ResNetForImageClassification
 
-from sagan_pipeline.captioner import training_example
-from train.captioner import Example, StoryCaptions
-from train.data.flintstones import FlintstonesRelease
+from sagan_pipeline.lora import Adapter
 from train.data.gravel_gulch.world import REGULARS
-from train.evaluate import caption_figures, main, micro_f1_interval, paint, perplexity_by_k, rounded
-from train.metrics.characters import character_scores
+from train.evaluate import main
+from train.evaluation.report import compare, rounded, shown
 from train.metrics.judge import Judge, judge_config
+from train.publish.card import model_card
 
 
-CLASSES = ("Gus", "Mabel", "Otto")
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("kitchen", "yard")
-
-
-def test_the_interval_holds_the_score_and_narrows_with_more_frames():
-    generator = np.random.default_rng(0)
-    actual = generator.random((400, 3)) < 0.4
-    predicted = actual ^ (generator.random((400, 3)) < 0.2)
-    score = character_scores(predicted, actual, list(CLASSES))["char_f1_micro"]
-    low, high = micro_f1_interval(predicted, actual, seed=0)
-    assert low < score < high and high - low < 0.12
-    assert micro_f1_interval(predicted, actual, seed=0) == [low, high]
-    narrow, wide = (np.diff(micro_f1_interval(predicted[:n], actual[:n], seed=0)) for n in (400, 40))
-    assert narrow < wide
-    assert micro_f1_interval(actual, actual, seed=0) == [1.0, 1.0]
-
-
-def test_caption_figures_by_hand():
-    examples = [
-        Example(["Gus is in the yard."], "Gus laughs.", "a"),
-        Example(["Gus is in the yard."], "Gus waves.", "b"),
-        Example(["A man waves."], "Otto laughs.", "c"),
-        Example([], "Gus laughs.", "d"),
-    ]
-    sampled = ["Gus is in the yard.", "Mabel and", "Otto laughs.", "Gus laughs."]
-    figures = caption_figures(examples, sampled, CLASSES, PLACES)
-    assert figures == {
-        "complete": 0.75,
-        "keeps_a_character": 0.5,  # of the two prefixes that name one
-        "prefixes_naming_a_character": 2,
-        "keeps_a_place": 0.5,
-        "prefixes_naming_a_place": 2,
-        "repeats_a_prefix_caption": 1 / 3,  # of the three prefixes that hold a caption
-        "distinct_2": 1.0,  # seven pairs of words, all different
-    }
-    real = caption_figures(examples, [e.target for e in examples], CLASSES, PLACES)
-    assert real["keeps_a_character"] == 1.0 and real["repeats_a_prefix_caption"] == 0.0
-    assert real["distinct_2"] == 0.75
-
-
-def test_rounded():
-    assert rounded({"a": [0.123456, 2], "b": "0.123456"}) == {"a": [0.1235, 2], "b": "0.123456"}
+TOP = ("char_f1_micro", "frame_acc", "bg_acc", "fjd", "fjd_floor", "captions_complete", "judge_ceiling", "num_stories")
 
 
 @pytest.fixture(scope="module")
@@ -68,116 +32,221 @@ def show(make_release, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge_folder(tmp_path_factory):
-    """An untrained judge of the show's cast: its figures mean nothing, but they are figures."""
-    settings = ("kitchen", "yard")
+    """An untrained judge of the show's cast."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        judge = Judge(ResNetForImageClassification(judge_config(REGULARS, settings)), REGULARS, settings)
+        judge = Judge(ResNetForImageClassification(judge_config(REGULARS, PLACES)), REGULARS, PLACES)
     folder = tmp_path_factory.mktemp("judge")
     judge.save(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def evaluated(show, judge_folder, tiny_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("evaluation") / "new"
-    common = ["--data", str(show), "--judge", str(judge_folder), "--model", str(tiny_folder), "--out", str(out)]
-    counts = ["--num_captions", "9", "--sampled_captions", "12"]
-    main([*common, *counts, "--alphas", "0", "32", "--name", "tiny"])
-    main([*common, "--num_captions", "4", "--sweep", "steps", "--steps", "1", "3", "--name", "tiny-sweep-steps"])
-    return out
+def common(show, judge_folder, tiny_folder):
+    return ["--data", str(show), "--judge", str(judge_folder), "--model", str(tiny_folder)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(common, tiny_adapter, tmp_path_factory):
+    """One command with every baseline, two seeds and captions, and its report."""
+    root = tmp_path_factory.mktemp("evaluation")
+    places = ["--out", str(root / "out"), "--work", str(root / "work")]
+    rows = ["--baselines", "base", "paper", "nearest", "shuffled", "--paper_lora", str(tiny_adapter)]
+    counts = ["--num_stories", "6", "--sampled_captions", "8", "--page_frames", "5", "--seeds", "0", "1"]
+    main([*common, *places, *rows, *counts, "--name", "tiny"])
+    return root, [*common, *places, *rows, *counts, "--name", "tiny"]
+
+
+def report_of(root, name="tiny"):
+    return json.loads((root / "out" / f"{name}.json").read_text())
+
+
+def without_times(report):
+    """What must be the same whenever and on however many processes it is run."""
+    report = json.loads(json.dumps(report))
+    for key in ("command", "hardware"):
+        report.pop(key)
+    for row in report["rows"]:
+        row.pop("seconds_a_frame", None)
+    return report
 
 
 def test_the_report_says_what_was_measured_and_how(evaluated):
-    report = json.loads((evaluated / "tiny.json").read_text())
-    assert report["command"].startswith("python -m train.evaluate --data") and report["seed"] == 0
-    assert report["commit"] and report["versions"]["torch"] and report["hardware"]["threads"] >= 1
-    frames = report["frames"]
-    assert (frames["split"], frames["clips"]) == ("test", 9)
-    assert [row["lora_alpha"] for row in frames["painted"]] == [0, 32] and frames["best"] in (0, 32)
-    for row in (frames["real_frames"], *frames["painted"]):
-        assert all(0 <= row[name] <= 1 for name in ("char_f1_micro", "char_f1_macro", "frame_acc", "bg_acc"))
-        low, high = row["char_f1_micro_95"]
-        assert 0 <= low <= high <= 1
-        assert row["fjd"] >= 0
-    assert frames["fjd_reference"] == 30  # a frame of every training clip
-    captions = report["captions"]
-    assert (captions["split"], captions["count"]) == ("test", 12)
-    assert captions["sampled"]["complete"] == 1 and captions["real"]["complete"] == 1
-    assert captions["real"]["prefixes_naming_a_character"] == 9  # all but the empty ones
-    assert 0 <= captions["bleu_4"] <= 1
-    assert list(captions["perplexity_by_k"]) == ["0", "1", "2", "3"]
+    report = report_of(evaluated[0])
+    assert report["command"].startswith("python -m train.evaluate --data gulch --judge judge")
+    assert "/" not in report["command"].replace("--", "")  # no folder of this machine
+    assert report["commit"] and report["versions"]["sacrebleu"] and report["hardware"]["threads"] >= 1
+    assert (report["seeds"], report["num_stories"], report["num_frames"]) == ([0, 1], 6, 4)
+    assert (report["split"], report["mode"], report["protocol"]) == ("test", "visualisation", "embedded")
+    assert all(isinstance(report[key], (int, float)) for key in TOP)
+    assert [row["name"] for row in report["rows"]] == ["real", "model", "base", "paper", "nearest", "shuffled"]
+    for row in report["rows"]:
+        for figure in ("char_f1_micro", "frame_acc", "bg_acc", "fjd", "consistency"):
+            low, high = row["intervals"][figure]
+            assert low - 1e-3 <= row[figure] <= high + 1e-3
+        assert set(row["char_f1"]) == set(REGULARS)
+    real, model, base, paper, _, shuffled = report["rows"]
+    assert report["fjd_floor"] == real["fjd"] and report["judge_ceiling"] == real["char_f1_micro"]
+    assert len(model["per_seed"]) == 2 and model["per_seed"][0]["fjd"] != model["per_seed"][1]["fjd"]
+    assert model["seconds_a_frame"] > 0
+    assert base["fjd"] != model["fjd"] == paper["fjd"]  # the adapter that was given is the model's own
+    assert report["captions"]["count"] == 8 and report["captions_complete"] == 1
 
 
-def test_a_sweep_uses_the_validation_split(evaluated):
-    report = json.loads((evaluated / "tiny-sweep-steps.json").read_text())
-    assert report["frames"]["split"] == "val" and "captions" not in report
-    assert [row["num_inference_steps"] for row in report["frames"]["painted"]] == [1, 3]
+def test_tables_and_pictures_are_whole(evaluated):
+    root, _ = evaluated
+    text = (root / "out" / "README.md").read_text()
+    for row in ("real", "model", "base", "paper", "nearest", "shuffled"):
+        assert f"\n| {row} |" in text
+    assert "| distinct-2 |" in text and "tiny.html" in text
+    page = (root / "out" / "tiny.html").read_text()
+    assert page.count("<section>") == 5 and page.count("data:image/jpeg;base64,") == 5 * 6  # real and every row
+    assert "http" not in page and 'src="data:' in page
+    assert sorted(path.name for path in (root / "out").iterdir()) == ["README.md", "tiny.html", "tiny.json"]
 
 
-def test_sheets_and_tables_are_whole(evaluated):
-    assert Image.open(evaluated / "tiny-sheet.png").size == (3 * 128, 8 * 128)
-    assert Image.open(evaluated / "tiny-worst.png").size == (3 * 128, 8 * 128)
-    text = (evaluated / "README.md").read_text()
-    assert text.count("| real frames |") == 2 and "## tiny-sweep-steps" in text and "| distinct-2 |" in text
-    names = ["README.md", *(f"tiny{k}" for k in ("-sheet.png", "-worst.png", ".json"))]
-    names += [f"tiny-sweep-steps{kind}" for kind in ("-sheet.png", "-worst.png", ".json")]
-    assert sorted(path.name for path in evaluated.iterdir()) == sorted(names)  # nothing left aside
+def test_it_goes_on_where_it_was_stopped(evaluated):
+    """A part of the painted frames is lost: only that is painted again, and every figure is the same."""
+    root, command = evaluated
+    before = report_of(root)
+    (folder,) = (root / "work").glob("model-*-seed0")
+    kept, lost = folder / "00000.json", folder / "00001.json"
+    stamp = kept.stat().st_mtime_ns
+    lost.unlink()
+    for story in (4, 5):
+        (folder / f"{story:05d}.png").unlink()
+    main(command)
+    assert kept.stat().st_mtime_ns == stamp and lost.exists()
+    assert without_times(report_of(root)) == without_times(before)
 
 
-def test_perplexity_by_hand(tiny_pipe, show):
-    """exp of the mean of -log p over the target's tokens and the end of text, story by story."""
-    stories = StoryCaptions(FlintstonesRelease(show), "test")
-    stories.stories = stories.stories[:5]
-    tokenizer, model, sums = tiny_pipe.captioner_tokenizer, tiny_pipe.captioner, {}
-    for k in (0, 3):
-        losses = []
-        for story in range(5):
-            example = stories.example(story, k)
-            ids, labels = training_example(example.captions, example.target, tokenizer, model.config.n_positions)
-            with torch.no_grad():
-                chances = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
-            losses += [-float(chances[i - 1, t]) for i, t in enumerate(labels) if t != -100]
-        sums[str(k)] = float(np.exp(np.mean(losses)))
-    found = perplexity_by_k(model, tokenizer, stories)
-    assert {k: found[k] for k in sums} == pytest.approx(sums, rel=1e-4)
+def test_two_processes_find_the_same(evaluated, tmp_path):
+    root, command = evaluated
+    command = [str(tmp_path / "work") if part == str(root / "work") else part for part in command]
+    command = [str(tmp_path / "out") if part == str(root / "out") else part for part in command]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*launch, "-m", "train.evaluate", *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = without_times(report_of(root)), without_times(report_of(tmp_path))
+    assert one == two
+    for strip in (root / "work").glob("model-*-seed1/*.png"):
+        assert strip.read_bytes() == (tmp_path / "work" / strip.parent.name / strip.name).read_bytes()
 
 
-def test_another_adapter_and_another_scheduler(show, judge_folder, tiny_folder, tiny_adapter, tmp_path):
-    """Given by file it takes the place of the model's own; this one is the model's own, painted again."""
-    common = ["--data", str(show), "--judge", str(judge_folder), "--model", str(tiny_folder), "--out", str(tmp_path)]
-    counts = ["--num_captions", "3", "--sampled_captions", "1", "--alphas", "32"]
-    main([*common, *counts, "--name", "own"])
-    main([*common, *counts, "--name", "given", "--lora", str(tiny_adapter)])
-    main([*common, *counts, "--name", "unipc", "--scheduler", "unipc"])
-    own, given, unipc = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("own", "given", "unipc"))
-    assert (own["model"]["lora"], given["model"]["lora"]) == (None, tiny_adapter.name)
-    assert own["frames"]["painted"][0]["fjd"] == given["frames"]["painted"][0]["fjd"]
-    assert unipc["model"]["scheduler"] == "UniPCMultistepScheduler" != own["model"]["scheduler"]
-    assert unipc["frames"]["painted"][0]["fjd"] != own["frames"]["painted"][0]["fjd"]
+def test_generated_captions_and_continuation(common, tmp_path):
+    """Both further ways, in one command: the first caption and the first picture are given."""
+    ways = ["--captions", "generated", "--mode", "continuation", "--num_frames", "5", "--resolution", "8"]
+    counts = ["--num_stories", "3", "--sampled_captions", "0", "--page_frames", "2"]
+    main([*common, *ways, *counts, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--name", "tiny"])
+    report = report_of(tmp_path)
+    assert (report["mode"], report["captions_from"], report["resolution"]) == ("continuation", "generated", 8)
+    assert report["rows"][1]["cases"]["frames"] == 3 * 4  # the first of five is given
+    assert report["caption_agreement"]["characters"] == 1.0  # these captions name everybody
+    assert report["captions_complete"] is None
+    (strip,) = [path for path in (tmp_path / "work").glob("model-*/00000.png")]
+    assert Image.open(strip).size == (5 * 16, 16)
 
 
-def test_alphas_share_captions_and_noise(tiny_pipe):
-    captions = [f"Gus is in the kitchen. He has {n} bones." for n in range(10)]
-    with tqdm(disable=True) as bar:
-        a, _ = paint(tiny_pipe, captions, 3, bar, lora_alpha=0)
-        b, _ = paint(tiny_pipe, captions, 3, bar, lora_alpha=0)
-        c, _ = paint(tiny_pipe, captions, 4, bar, lora_alpha=0)
-        d, _ = paint(tiny_pipe, captions, 3, bar, lora_alpha=32)
-    assert len(a) == 10 and np.array_equal(a, b)
-    assert not np.array_equal(a, c) and not np.array_equal(a, d)
+def test_a_sweep_uses_the_validation_split(common, tmp_path):
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    main([*common, *places, "--num_stories", "3", "--sweep", "steps", "1", "3", "--name", "steps"])
+    main([*common, *places, "--sampled_captions", "6", "--sweep", "prompting", "all", "last", "--name", "put"])
+    steps, put = report_of(tmp_path, "steps"), report_of(tmp_path, "put")
+    assert steps["split"] == put["split"] == "val" and "captions" not in steps
+    assert [row["value"] for row in steps["rows"][1:]] == [1, 3] == steps["sweep"]["values"]
+    assert steps["rows"][1]["fjd"] != steps["rows"][2]["fjd"]
+    assert [captions["prompting"] for captions in put["captions_of"]] == ["all", "last"]
+    for name in ("steps", "put"):
+        assert Image.open(tmp_path / "out" / f"{name}.png").width > 200
+        assert (
+            f"![{report_of(tmp_path, name)['sweep']['name']}]({name}.png)" in (tmp_path / "out/README.md").read_text()
+        )
+
+
+def test_two_reports_are_compared_and_nothing_is_called_better_too_early(evaluated, tmp_path, capsys):
+    root, _ = evaluated
+    report = report_of(root)
+    better = json.loads(json.dumps(report))
+    better["rows"][1] |= {"frame_acc": 0.9}
+    better["rows"][1]["intervals"]["frame_acc"] = [0.85, 0.95]
+    report["rows"][1] |= {"frame_acc": 0.1}
+    report["rows"][1]["intervals"]["frame_acc"] = [0.05, 0.15]
+    table = compare(report, better, ("a", "b"))
+    assert "3 seeds each are needed" in table and "is better" not in table and "+80.0 points" in table
+    report["seeds"] = better["seeds"] = [0, 1, 2]
+    assert "b is better" in compare(report, better, ("a", "b"))
+    assert "a is better" in compare(better, report, ("a", "b"))
+    better["num_frames"] = 5
+    table = compare(report, better, ("a", "b"))
+    assert "is better" not in table and "Measured differently" in table
+    path = root / "out" / "tiny.json"
+    main(["--compare", str(path), str(path)])
+    assert "not told apart" in capsys.readouterr().out
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main(["--compare", str(path), str(tmp_path / "other.json")])
+    assert "no report" in capsys.readouterr().err
+
+
+def test_the_card_and_the_report_say_the_same(evaluated, tiny_adapter):
+    report = report_of(evaluated[0])
+    card = model_card("me/show", {"tiny": Adapter.load(tiny_adapter)}, "tiny", "Gus waves.", report)
+    model = report["rows"][1]
+    low, high = model["intervals"]["char_f1_micro"]
+    assert f"| model | {model['char_f1_micro']:.1%} ({low:.1%} to {high:.1%}) |" in card
+    assert "6 stories of 4 frames" in card and f"halves of {report['fjd_frames']}" in card
+    measured = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert measured["Frame-Acc, alpha 32"] == model["frame_acc"] and measured["FJD, alpha 32"] == model["fjd"]
+
+
+def test_paths_of_this_machine_are_not_published(tmp_path):
+    assert shown(str(tmp_path / "gulch")) == "gulch" == shown("gulch")
+    assert shown(f"--data={tmp_path / 'gulch'}") == "--data=gulch"
+    assert shown(str(Path.cwd() / "runs" / "judge")) == "runs/judge"
+    assert shown("--seeds") == "--seeds" and shown("3") == "3"
+
+
+def test_rounded():
+    assert rounded({"a": [0.123456, 2], "b": "0.123456", "c": float("nan")}) == {
+        "a": [0.1235, 2],
+        "b": "0.123456",
+        "c": None,
+    }
 
 
 def test_a_judge_of_another_cast_is_refused(show, tmp_path, capsys):
-    settings = ("kitchen",)
-    Judge(ResNetForImageClassification(judge_config(CLASSES, settings)), CLASSES, settings).save(tmp_path)
+    Judge(ResNetForImageClassification(judge_config(("Gus",), PLACES)), ("Gus",), PLACES).save(tmp_path)
     with pytest.raises(SystemExit):
-        main(["--data", str(show), "--judge", str(tmp_path), "--out", str(Path(tmp_path) / "out")])
+        main(["--data", str(show), "--judge", str(tmp_path), "--out", str(tmp_path / "out")])
     assert "Mr Flagg" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--num_captions", "--sampled_captions"])
-def test_nothing_to_measure_is_refused(show, judge_folder, capsys, flag):
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--num_stories", "1"], "--num_stories"),
+        (["--sampled_captions", "-1"], "--sampled_captions"),
+        (["--seeds", "1", "1"], "--seeds"),
+        (["--resolution", "2"], "--resolution"),
+        (["--baselines", "paper"], "--paper_lora"),
+        (["--lora", "nothing.safetensors"], "--lora"),
+        (["--sweep", "steps"], "--sweep"),
+        (["--sweep", "steps", "many"], "numbers"),
+        (["--sweep", "prompting", "loudly"], "loudly"),
+        (["--sweep", "colour", "1"], "--sweep"),
+        (["--sweep", "epochs", "nowhere"], "no run"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(common, capsys, flags, named):
     with pytest.raises(SystemExit):
-        main(["--data", str(show), "--judge", str(judge_folder), flag, "0"])
-    assert flag in capsys.readouterr().err
+        main([*common, *flags])
+    assert named in capsys.readouterr().err
+
+
+def test_data_and_judge_are_needed(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "--data" in capsys.readouterr().err

@@ -156,6 +156,24 @@ class Judge:
             raise ValueError("`images` holds no picture.")
         return torch.cat(characters), torch.cat(places), torch.cat(features)
 
+    @torch.inference_mode()
+    def regions(self, images: Images, batch_size: int = 64) -> torch.Tensor:
+        """Features of where each character is, as far as the judge can tell: float32 (B, C, D).
+
+        The features of the last map's cells, weighted by how much each speaks for the character (its class
+        activation map, softmax over cells): a crop that needs no box, alike on real and painted pictures.
+        """
+        weight = self.model.classifier[-1].weight[: len(self.classes)]  # [C, D]
+        found = []
+        for start in range(0, len(images), batch_size):
+            x = prepare(images[start : start + batch_size])
+            cells = self.model.resnet(x).last_hidden_state.flatten(2)  # [B, D, cells]
+            share = torch.einsum("cd,bdn->bcn", weight, cells).softmax(dim=-1)
+            found.append(torch.einsum("bcn,bdn->bcd", share, cells))
+        if not found:
+            raise ValueError("`images` holds no picture.")
+        return torch.cat(found)
+
     def scores(self, images: Images, labels: np.ndarray, settings: Sequence[str]) -> dict[str, object]:
         """Char-F1, Frame-Acc and BG-Acc of pictures against who (N, C) and where (N names) they ought to show."""
         characters, places, _ = self(images)

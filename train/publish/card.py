@@ -134,12 +134,29 @@ def _table_of_adapters(adapters: dict[str, Adapter], default: str) -> str:
     return "\n".join(lines)
 
 
-def _row(evaluation: dict[str, Any], alpha: float) -> dict[str, Any] | None:
-    return next((row for row in evaluation["frames"]["painted"] if row["lora_alpha"] == alpha), None)
+def _rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of a report of `train.evaluate`, real frames first: of stories, or, in reports from before it told
+    stories, of captions painted one by one."""
+    if "rows" in evaluation:
+        return [{**row, "char_f1_micro_95": row["intervals"]["char_f1_micro"]} for row in evaluation["rows"]]
+    frames = evaluation["frames"]
+    painted = [{"name": f"alpha {row['lora_alpha']:g}", **row} for row in frames["painted"]]
+    return [{"name": "real", **frames["real_frames"]}, *painted]
+
+
+def _what(evaluation: dict[str, Any]) -> tuple[str, str, str]:
+    """Split, what was painted of it, and what FJD is measured to, in words."""
+    if "rows" in evaluation:
+        told = f"{evaluation['num_stories']} stories of {evaluation['num_frames']} frames"
+        halves = f"real frames, between two halves of {evaluation['fjd_frames']} that share no clip"
+        return evaluation["split"], told, halves
+    frames = evaluation["frames"]
+    return frames["split"], f"{frames['clips']} captions, one frame each", f"{frames['fjd_reference']} real frames"
 
 
 def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | None:
-    row, frames = _row(evaluation, alpha), evaluation["frames"]
+    split, told, _ = _what(evaluation)
+    row = next((row for row in _rows(evaluation) if row.get("lora_alpha") == alpha), None)
     if row is None:
         return None
     return [
@@ -147,8 +164,8 @@ def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | Non
             task_type="text-to-image",
             task_name="Story visualization",
             dataset_type=evaluation["dataset"],
-            dataset_name=f"{evaluation['dataset']}, {frames['clips']} captions",
-            dataset_split=frames["split"],
+            dataset_name=f"{evaluation['dataset']}, {told}",
+            dataset_split=split,
             metric_type=kind,
             metric_name=f"{name}, alpha {alpha:g}",
             metric_value=row[key],
@@ -161,23 +178,21 @@ def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | Non
 def _measured(evaluation: dict[str, Any] | None) -> list[str]:
     if not evaluation:
         return ["## Measured", "Nothing yet."]
-    frames, captions = evaluation["frames"], evaluation.get("captions")
+    split, told, reference = _what(evaluation)
+    seeds = ", ".join(map(str, evaluation.get("seeds", [evaluation["seed"]])))
     lines = ["| | Char-F1 micro (95%) | Frame-Acc | BG-Acc | FJD |", "|---|---|---|---|---|"]
-    for name, row in [("real frames", frames["real_frames"])] + [
-        (f"alpha {row['lora_alpha']:g}", row) for row in frames["painted"]
-    ]:
+    for row in _rows(evaluation):
         low, high = row["char_f1_micro_95"]
         share = f"{row['char_f1_micro']:.1%} ({low:.1%} to {high:.1%})"
-        lines.append(f"| {name} | {share} | {row['frame_acc']:.1%} | {row['bg_acc']:.1%} | {row['fjd']:.1f} |")
+        lines.append(f"| {row['name']} | {share} | {row['frame_acc']:.1%} | {row['bg_acc']:.1%} | {row['fjd']:.1f} |")
     made = (
-        f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seed {evaluation['seed']}: "
-        f"{frames['clips']} captions of the {frames['split']} split of {evaluation['dataset']}, one frame each. A "
-        "judge that trained on real frames, and never trained a model here, says who is in a frame and where. FJD is "
-        f"the Fréchet distance of its features to {frames['fjd_reference']} real frames; it is no FID. Interval: 95%, "
-        "by bootstrap over frames. All numbers: `evaluation.json`."
+        f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seeds {seeds}: {told} of the {split} "
+        f"split of {evaluation['dataset']}. A judge that trained on real frames, and never trained a model here, says "
+        f"who is in a frame and where. FJD is the Fréchet distance of its features to {reference}; it is no FID. "
+        "Interval: 95%, by bootstrap. All numbers: `evaluation.json`."
     )
     parts = ["## Measured", "\n".join(lines), made]
-    if captions:
+    if captions := evaluation.get("captions"):
         sampled, real = captions["sampled"], captions["real"]
         parts.append(
             f"Of {captions['count']} captions sampled at temperature {captions['temperature']:g}, "
