@@ -140,7 +140,7 @@ class Run:
         description: str = "train",
         max_seconds: float = math.inf,
     ) -> None:
-        """Train to `steps`, or until `max_seconds` are over; what is reached is in the checkpoint.
+        """Train to `steps`, or until `max_seconds` are over, a step at least; what is reached is in the checkpoint.
 
         SIGTERM ends the step that is under way, writes a checkpoint and leaves with status 0.
 
@@ -162,14 +162,16 @@ class Run:
             group.setdefault("initial_lr", group["lr"])
         started = last_saved = time.monotonic()
         sums: dict[str, float] = {}
-        count, since = 0, started
+        count, since, begun = 0, started, self.step
         with (
             _terminated() as terminated,
             tqdm(
                 total=self.steps, initial=self.step, desc=description, mininterval=5.0, disable=not self.is_main
             ) as bar,
         ):
-            while self.step < self.steps and self._agree(time.monotonic() - started < max_seconds):
+            while self.step < self.steps and self._agree(
+                self.step == begun or time.monotonic() - started < max_seconds
+            ):
                 factor = self.learning_rate_factor(self.step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
