@@ -25,11 +25,12 @@ Prefix = str | list[str] | Story | list[Story] | None
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of one call, checked, with the model's own defaults filled in."""
+    """The arguments of one call, checked, with the model's own defaults filled in; steps and guidance, None where the
+    caller leaves them to the adapter."""
 
     alphas: list[float]
-    num_inference_steps: int
-    guidance_scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
     negative_prompt: str
     height: int
     width: int

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from .adapter_files import Matrices, read_adapter
 
 
+MAX_FEW_STEPS = 100  # that a header may ask for
 KEPT_COPIES = 4  # of the UNet's adapted weights, one an alpha
 
 
@@ -36,6 +37,8 @@ class Adapter:
         lora_alpha (`float`): the alpha it was trained at.
         header (`dict[str, str]`): the file's header, as it was.
         default_alpha (`float`, *optional*): the alpha to paint with, where the header has a `default_lora_alpha`.
+        num_inference_steps (`int`, *optional*): the steps it was made for, where the header names them.
+        guidance_scale (`float`, *optional*): the guidance it was made for.
     """
 
     matrices: Matrices
@@ -43,6 +46,13 @@ class Adapter:
     lora_alpha: float
     header: dict[str, str]
     default_alpha: float | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it was trained as a GAN's generator, which is painted with by noising its pictures again."""
+        return self.header.get("objective") == "gan" and self.num_inference_steps is not None
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
@@ -55,12 +65,15 @@ class Adapter:
         if path.suffix != ".safetensors" or not path.is_file():
             raise ValueError(f"`path` {str(path)!r} is no .safetensors file on this disk.")
         matrices, rank, alpha, header = read_adapter(path)
-        default = header.get("default_lora_alpha")
-        try:
-            default = None if default is None else float(default)
-        except ValueError:
-            raise ValueError(f"{path}: `default_lora_alpha` in the header is {default!r}, no number.") from None
-        return cls(matrices, rank, alpha, header, default)
+        facts = [
+            _number(path, header, name) for name in ("default_lora_alpha", "num_inference_steps", "guidance_scale")
+        ]
+        steps = facts[1]
+        if steps is not None and not (steps.is_integer() and 1 <= steps <= MAX_FEW_STEPS):
+            raise ValueError(f"{path}: `num_inference_steps` in the header is {steps:g}, no number of few steps.")
+        if facts[2] is not None and not 0 <= facts[2] <= 100:
+            raise ValueError(f"{path}: `guidance_scale` in the header is {facts[2]:g}, but must be from 0 to 100.")
+        return cls(matrices, rank, alpha, header, facts[0], None if steps is None else int(steps), facts[2])
 
     def save(self, path: str | Path) -> None:
         """Write it as a file of ours, with its r and alpha in the header."""
@@ -98,6 +111,14 @@ class Adapter:
                 raise ValueError(
                     f"the adapter's {layer} is {shape}, this UNet's {tuple(weight.shape)}; it is for another base."
                 )
+
+
+def _number(path: Path, header: dict[str, str], name: str) -> float | None:
+    """A number of the header; None where it is not there."""
+    try:
+        return float(header[name]) if name in header else None
+    except ValueError:
+        raise ValueError(f"{path}: `{name}` in the header is {header[name]!r}, no number.") from None
 
 
 def _layer(unet: UNet2DConditionModel, layer: str) -> torch.nn.Linear | torch.nn.Conv2d:

@@ -37,6 +37,7 @@ from .checks import (
     number,
     whole,
 )
+from .few_steps import generator_scheduler
 from .loading import PAINTER, SAGANetsLoaderMixin
 from .lora import AdaptedUNets
 from .pipeline_output import SAGANetsPipelineOutput
@@ -255,8 +256,7 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         if lora_alpha is None:
             lora_alpha = self._default_alpha(unets)
         alphas = checked_alphas(lora_alpha, MAX_ALPHA if unets else 0.0)
-        steps = config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
-        guidance = config.default_guidance_scale if guidance_scale is None else guidance_scale
+        steps, guidance = num_inference_steps, guidance_scale
         warmth = config.default_temperature if temperature is None else temperature
         side = self.unet.config.sample_size * self.vae_scale_factor
         unit = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -271,8 +271,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             )
         request = Request(
             alphas=alphas,
-            num_inference_steps=whole("num_inference_steps", steps, 1, MAX_STEPS),
-            guidance_scale=number("guidance_scale", guidance, 0.0, 100.0),
+            num_inference_steps=None if steps is None else whole("num_inference_steps", steps, 1, MAX_STEPS),
+            guidance_scale=None if guidance is None else number("guidance_scale", guidance, 0.0, 100.0),
             negative_prompt=negative_prompt or "",
             height=multiple("height", side if height is None else height, unit),
             width=multiple("width", side if width is None else width, unit),
@@ -351,11 +351,25 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
         return latents, generators
 
+    def _sampling(self, alpha: float, request: Request) -> tuple[int, float, bool]:
+        """Steps, guidance, and whether a few-step generator paints, under `alpha`: what the call says; else what the
+        adapter was made for; else the model's defaults. The base, alpha 0, paints by the latter."""
+        adapter = request.unets.adapter if request.unets and alpha else None
+        steps, guidance = request.num_inference_steps, request.guidance_scale
+        if steps is None:
+            own = adapter.num_inference_steps if adapter else None
+            steps = self.config.default_num_inference_steps if own is None else own
+        if guidance is None:
+            own = adapter.guidance_scale if adapter else None
+            guidance = self.config.default_guidance_scale if own is None else own
+        return steps, guidance, adapter is not None and adapter.is_generator
+
     @torch.no_grad()
     def _paint(self, frames: list[Frame], seeds: list[int], alpha: float, request: Request) -> list[Frame]:
         """Paint frames in one batch."""
         unet = request.unets.under(self.unet, alpha) if request.unets else self.unet
-        guided = request.guidance_scale > 1
+        steps, guidance_scale, generates = self._sampling(alpha, request)
+        guided = guidance_scale > 1
 
         # 1. Text states, computed once for all steps. Model invocation: self.text_encoder
         captions = [frame.caption for frame in frames]
@@ -366,8 +380,11 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
 
         # 2. Noise, a scheduler of this batch's own
         latents, generators = self.prepare_latents(seeds, request.height, request.width)  # [B, C, h, w]
-        scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(request.num_inference_steps, device=latents.device)
+        if generates:
+            scheduler = generator_scheduler(self.scheduler.config, steps, latents.device)
+        else:
+            scheduler = copy.deepcopy(self.scheduler)
+            scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * scheduler.init_noise_sigma
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": generators} if takes_generator else {}
@@ -380,7 +397,7 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
                 noise = unet(model_input, timestep, encoder_hidden_states=states, return_dict=False)[0].float()
                 if guided:
                     unconditional, conditional = noise.chunk(2)  # [B, C, h, w] each
-                    noise = unconditional + request.guidance_scale * (conditional - unconditional)
+                    noise = unconditional + guidance_scale * (conditional - unconditional)
                 latents = scheduler.step(noise, timestep, latents, **extra, return_dict=False)[0]
                 if request.callback is not None:
                     values = {}
@@ -413,8 +430,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
                 image=image,
                 seed=seed,
                 lora_alpha=alpha,
-                num_inference_steps=request.num_inference_steps,
-                guidance_scale=request.guidance_scale,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
                 model=request.model,
                 flagged=flag,
             )
@@ -462,8 +479,10 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             num_frames (`int`, *optional*): of the whole story, prefix included, 1 to 64. `None`: the model's default.
             lora_alpha (`float` or `list[float]`, *optional*): how much of the adapter, W' = W0 + (alpha / r) B A. 0 is
                 the base model. With a list each story is told once for each alpha: same captions, same noise.
-            num_inference_steps (`int`, *optional*): denoising steps; more take longer.
+            num_inference_steps (`int`, *optional*): denoising steps; more take longer. `None`: those that the adapter
+                was made for, where its header says so, else the model's default.
             guidance_scale (`float`, *optional*): of classifier-free guidance; 1 or less is none and twice as fast.
+                `None` as for the steps.
             negative_prompt (`str`, *optional*): what the guidance moves away from; empty by default.
             height, width (`int`, *optional*): pixels. `None`: the size that the model was trained at.
             temperature (`float`, *optional*): of the captioner; 0 takes the likeliest word always.

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sagan_pipeline.adapter_files import find_adapter
+from sagan_pipeline.few_steps import trailing_timesteps
 from sagan_pipeline.lora import Adapter
 from train.adapter import add_lora, load_lora, lora_parameters, save_adapter, under_alpha
 from train.config import TrainingConfig
@@ -25,7 +26,7 @@ from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
 from train.objectives import make_objective
 from train.objectives.diffusion import diffusion_loss, draw_noise
-from train.objectives.few_step import generate, trailing_timesteps
+from train.objectives.few_step import generate
 from train.objectives.interface import STORY_FRAMES, Batch
 
 
@@ -308,7 +309,7 @@ def paint_samples(
             def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
                 return unet(noisy, t, states[len(text) :], return_dict=False)[0].float()
 
-            timesteps = trailing_timesteps(noise_scheduler, few_steps)
+            timesteps = trailing_timesteps(len(noise_scheduler.alphas_cumprod), few_steps)
             latents = generate(predict, noise_scheduler, latents, timesteps, generator)
         for timestep in scheduler.timesteps if not few_steps else ():
             noise = unet(torch.cat([latents] * 2), timestep, states, return_dict=False)[0].float()

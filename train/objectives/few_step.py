@@ -1,5 +1,5 @@
 """A generator of one to a few steps: noise to latents at the last timestep, then noised again less and predicted anew,
-as consistency models are sampled (arXiv 2303.01469) and `LCMScheduler` in the pipeline does."""
+as consistency models are sampled (arXiv 2303.01469), and the pipeline paints (`sagan_pipeline/few_steps.py`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from collections.abc import Callable
 import torch
 
 from train.objectives.diffusion import predicted_latents
-
-
-def trailing_timesteps(scheduler, steps: int) -> list[int]:
-    """`steps` timesteps from the last one down, evenly spaced: those of 2 are among those of 4."""
-    count = scheduler.config.num_train_timesteps
-    return [round(count - i * count / steps) - 1 for i in range(steps)]
 
 
 def generate(

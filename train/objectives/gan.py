@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import torch
 
+from sagan_pipeline.few_steps import trailing_timesteps
 from train.objectives.clip import CharTerm, ClipTerm
 from train.objectives.discriminator import AdversarialTerm, ImageTerm, StoryTerm
 from train.objectives.distribution import DistributionTerm
-from train.objectives.few_step import generate, trailing_timesteps
+from train.objectives.few_step import generate
 from train.objectives.interface import Batch, Found, Objective
 
 
@@ -37,7 +38,7 @@ class Gan(Objective):
 
     def find(self, batch: Batch) -> tuple[Found, dict[str, torch.Tensor]]:
         painter, config = self.painter, self.config
-        timesteps = trailing_timesteps(painter.scheduler, config.gan_steps)
+        timesteps = trailing_timesteps(len(painter.scheduler.alphas_cumprod), config.gan_steps)
         taken = 1 + int(torch.randint(config.gan_steps, (1,), generator=batch.generator))
 
         def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

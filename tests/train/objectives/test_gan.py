@@ -2,10 +2,11 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, LCMScheduler
 
+from sagan_pipeline.few_steps import generator_scheduler, trailing_timesteps
 from train.base import NOISE_CONFIG
 from train.objectives.diffusion import kept_signal, predicted_latents
 from train.objectives.distribution import DistributionTerm, distribution_loss
-from train.objectives.few_step import generate, trailing_timesteps
+from train.objectives.few_step import generate
 from train.objectives.interface import Found
 
 
@@ -14,8 +15,8 @@ def scheduler(kind: str = "v_prediction") -> DDPMScheduler:
 
 
 def test_trailing_timesteps():
-    assert trailing_timesteps(scheduler(), 1) == [999]
-    assert trailing_timesteps(scheduler(), 4) == [999, 749, 499, 249]
+    assert trailing_timesteps(1000, 1) == [999]
+    assert trailing_timesteps(1000, 4) == [999, 749, 499, 249]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -36,10 +37,10 @@ def test_the_steps_are_those_of_diffusers(kind):
     def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return torch.sin(3 * x) * (t / 1000).view(-1, 1, 1, 1)
 
-    timesteps = trailing_timesteps(scheduler(), 4)
+    timesteps = trailing_timesteps(1000, 4)
     ours = generate(predict, scheduler(kind), noise, timesteps, torch.Generator().manual_seed(1))
-    theirs = LCMScheduler.from_config(scheduler(kind).config, original_inference_steps=1000)
-    theirs.set_timesteps(timesteps=timesteps)
+    theirs = generator_scheduler(scheduler(kind).config, 4, "cpu")
+    assert isinstance(theirs, LCMScheduler)
     latents, generator = noise, torch.Generator().manual_seed(1)
     for t in theirs.timesteps:
         latents = theirs.step(predict(latents, t[None]), t, latents, generator=generator).prev_sample
