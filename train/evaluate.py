@@ -53,9 +53,10 @@ from train.evaluation.report import (
     write_page,
     write_readme,
 )
-from train.evaluation.scoring import Halves, Seen, figures_of_row, look
+from train.evaluation.scoring import Halves, Seen, Whole, figures_of_row, look
 from train.evaluation.stories import MODES, PROTOCOLS, TestStories, test_stories
 from train.metrics.clip import Scorer
+from train.metrics.inception import FidFeatures, InceptionV3, PublishedJudge
 from train.metrics.judge import Judge
 from train.study import adapters_of
 
@@ -99,7 +100,9 @@ class Instrument:
                 kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],  # the others wait for who scores
             ),
         )
-        self.release, self.judge = FlintstonesRelease(args.data), Judge.load(args.judge)
+        self.release = FlintstonesRelease(args.data)
+        self.judge = open_judge(args, self.release)
+        self.inception = FidFeatures(args.inception) if args.inception else None
         if self.judge.classes != self.release.cast:
             raise ValueError(
                 f"--judge knows {', '.join(self.judge.classes)}, but --data shows {', '.join(self.release.cast)}"
@@ -218,7 +221,7 @@ class Instrument:
         return rows
 
     def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray]) -> Seen:
-        return look(self.judge, stories, pictures, self.scorer)
+        return look(self.judge, stories, pictures, self.scorer, self.inception)
 
     def evaluate(self, rows: list[Row]) -> tuple[list[dict], list[tuple[str, Callable, Seen]], dict[str, object]]:
         """Paint and score every row.
@@ -234,11 +237,12 @@ class Instrument:
         classes = self.judge.classes
         seen_real = {seed: self.look(self.stories_of(seed), self.stories.real) for seed in seeds[: self._real_seeds()]}
         first = seen_real[seeds[0]]
-        halves = {"fjd": Halves(self.stories, first.features)}
+        halves: dict[str, Halves | Whole] = {"fjd": Halves(self.stories, first.features)}
+        if first.inception is not None:
+            halves["fid"] = Whole(self.stories, first.inception)
         real = figures_of_row(list(seen_real.values()), {}, classes, seeds[0])
-        for name, each in halves.items():
-            real[name] = each.floor()
-            real["intervals"][name] = each.interval(each.floor, seeds[0])
+        real["fjd"] = halves["fjd"].floor()
+        real["intervals"]["fjd"] = halves["fjd"].interval(halves["fjd"].floor, seeds[0])
         found: list[dict] = [{"name": "real", "words": "the real frames of the same stories", **real}]
         shown = []
         for row in rows:
@@ -251,6 +255,7 @@ class Instrument:
             shown.append((row.name, painted[row.name][seeds[0]], seen[0]))
         facts = {
             "fjd_frames": halves["fjd"].count,
+            "fid_frames": halves["fid"].count if "fid" in halves else None,
             "caption_agreement": self.stories.caption_agreement() if self.args.captions == "generated" else None,
         }
         return found, shown, facts
@@ -291,7 +296,8 @@ class Instrument:
             "captions_from": args.captions,
             "split": self.split,
             "dataset": args.data.resolve().name,
-            "judge": fingerprint(args.judge),
+            "judge": fingerprint(*[path for path in (args.judge, args.place_judge) if path]),
+            "inception": fingerprint(args.inception) if args.inception else None,
             "scorer": fingerprint(args.scorer) if args.scorer else None,
             "model": {
                 "name": Path(args.model).name,
@@ -302,6 +308,17 @@ class Instrument:
                 **{name: pipe.config.get(name) for name in defaults},
             },
         }
+
+
+def open_judge(args: argparse.Namespace, release: FlintstonesRelease) -> Judge | PublishedJudge:
+    """A judge of our own from a folder, or the published classifiers from their files."""
+    if not args.judge.is_file():
+        return Judge.load(args.judge)
+    places, settings = None, ()
+    if args.place_judge is not None:
+        places = InceptionV3.load(args.place_judge)
+        settings = args.place_names.read_text(encoding="utf-8").splitlines()
+    return PublishedJudge(InceptionV3.load(args.judge), release.cast, places, settings)
 
 
 def sweep_values(name: str, values: list[str]) -> list:
@@ -352,7 +369,12 @@ def stories_learnt_from(run: Path) -> float:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="release of the show, in FlintstonesSV's layout")
-    parser.add_argument("--judge", type=Path, help="folder of a judge: python -m train.metrics.judge")
+    parser.add_argument("--judge", type=Path, help="folder of a judge, or a published classifier's weights")
+    parser.add_argument(
+        "--place_judge", type=Path, default=None, help="a published classifier's weights, beside --judge"
+    )
+    parser.add_argument("--place_names", type=Path, default=None, help="text: its settings in label order, one a line")
+    parser.add_argument("--inception", type=Path, default=None, help="weights of pytorch-fid's Inception-v3: FID too")
     parser.add_argument("--scorer", type=Path, default=None, help="folder of a CLIP that is not the model's own")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
     parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder of the painted frames")
@@ -399,7 +421,9 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         raise ValueError(f"--resolution is {args.resolution}, but must be 8 to 4096")
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
         raise ValueError(f"--seeds are {args.seeds}, but must be different and not negative")
-    for name in ("lora", "paper_lora"):
+    if (args.place_judge is None) != (args.place_names is None):
+        raise ValueError("--place_judge and --place_names go together")
+    for name in ("lora", "paper_lora", "place_judge", "place_names", "inception"):
         path = getattr(args, name)
         if path is not None and not path.is_file():
             raise ValueError(f"--{name} {path.name} is no file")
