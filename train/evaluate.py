@@ -30,11 +30,14 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 import sagan_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+from train.baselines.storygan import StoryGAN
 from train.data.flintstones import FlintstonesRelease
 from train.evaluation.captions import PROMPTING, evaluate_captions
 from train.evaluation.painting import (
     NearestFrames,
     Painted,
+    Painter,
+    continuation_painter,
     fingerprint,
     generated_captions,
     key_of,
@@ -67,6 +70,8 @@ SWEEPS = (*ARGUMENTS, "epochs", "data_size", "prompting")
 BASELINES = {
     "base": "the base without its adapter (alpha 0)",
     "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
+    "storygan": "the StoryGAN-style model of --storygan: recurrent context, image and story discriminators, 64 px",
+    "continuation": "StoryDALL-E's setting: the first real frame is given, and later ones start as it, under noise",
     "nearest": "for each caption the real training frame whose caption is the most alike (TF-IDF): the looks' ceiling",
     "shuffled": "the model's own frames under other stories' captions: what pictures get that do not follow the text",
 }
@@ -165,7 +170,24 @@ class Instrument:
             "dtype": str(fastest_dtype()) if self.args.model == "embedded" else str(self.accelerator.device.type),
         }
 
-    def painted(self, name: str, lora: Path | None, **arguments: object) -> Callable[[TestStories, int], Painted]:
+    def painted_by(self, name: str, model: StoryGAN, folder: Path) -> Callable[[TestStories, int], Painted]:
+        """A row of another model's frames."""
+
+        def pictures(stories: TestStories, seed: int) -> Painted:
+            facts = {
+                "weights": fingerprint(folder / "storygan.safetensors"),
+                "seed": seed,
+                "captions": stories.captions,
+            }
+            key = f"{key_of(name, facts)}-seed{seed}"
+            painter = model.painter(stories, seed)
+            return paint_row(self.args.work, key, stories, painter, self.accelerator, f"{name}, seed {seed}")
+
+        return pictures
+
+    def painted(
+        self, name: str, lora: Path | None, by: Callable[..., Painter] = pipeline_painter, **arguments: object
+    ) -> Callable[[TestStories, int], Painted]:
         """A row of this model's own frames."""
 
         def pictures(stories: TestStories, seed: int) -> Painted:
@@ -178,7 +200,7 @@ class Instrument:
                 "scored": stories.scored,
             }
             key = f"{key_of(name, facts)}-seed{seed}"
-            painter = pipeline_painter(self.pipe(lora), stories, seed, **arguments)
+            painter = by(self.pipe(lora), stories, seed, **arguments)
             return paint_row(self.args.work, key, stories, painter, self.accelerator, f"{name}, seed {seed}")
 
         return pictures
@@ -196,6 +218,11 @@ class Instrument:
             elif name == "paper":
                 facts = {"lora": args.paper_lora.name}
                 rows.append(Row(name, words, self.painted(name, args.paper_lora), facts))
+            elif name == "storygan":
+                rows.append(Row(name, words, self.painted_by(name, StoryGAN.load(args.storygan), args.storygan), {}))
+            elif name == "continuation":
+                painted = self.painted(name, args.lora, continuation_painter, lora_alpha=args.alpha)
+                rows.append(Row(name, words, painted, own))
             elif name == "nearest":
                 rows.append(Row(name, words, lambda stories, seed: NearestFrames(stories), {}))
             elif name == "shuffled":
@@ -393,6 +420,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sampled_captions", type=int, default=500, help="next captions to sample; 0: none")
     parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=[], help="further rows")
     parser.add_argument("--paper_lora", type=Path, default=None, help="adapter file of the baseline `paper`")
+    parser.add_argument("--storygan", type=Path, default=None, help="folder of train.baselines.storygan")
     parser.add_argument("--sweep", nargs="+", default=None, metavar=("NAME", "VALUE"), help=f"{', '.join(SWEEPS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--page_frames", type=int, default=60, help="frames on the page of pictures; 0: no page")
@@ -427,6 +455,10 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path is not None and not path.is_file():
             raise ValueError(f"--{name} {path.name} is no file")
+    if "storygan" in args.baselines and args.storygan is None:
+        raise ValueError("--baselines storygan needs --storygan")
+    if "continuation" in args.baselines and args.mode != "continuation":
+        raise ValueError("--baselines continuation needs --mode continuation: else its first frame would be scored")
     if "paper" in args.baselines and args.paper_lora is None:
         raise ValueError("--baselines paper needs --paper_lora")
     if args.sweep is not None:
