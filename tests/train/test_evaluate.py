@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import ResNetForImageClassification
 
 from sagan_pipeline.lora import Adapter
 from train.baselines.storygan import main as storygan
+from train.data.flintstones import FlintstonesRelease
 from train.data.gravel_gulch.world import REGULARS
 from train.evaluate import main
 from train.evaluation.report import compare, rounded, shown
@@ -171,6 +173,26 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
         assert (
             f"![{report_of(tmp_path, name)['sweep']['name']}]({name}.png)" in (tmp_path / "out/README.md").read_text()
         )
+
+
+def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, tiny_adapter, tmp_path):
+    """Two runs as `train.saganets` leaves them; the first kept the adapter of each epoch."""
+    for name in ("first", "second"):
+        (tmp_path / name / "epochs" / "1").mkdir(parents=True)
+        config = {"config": {"name": "tiny", "data": str(show)}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        shutil.copy(tiny_adapter, tmp_path / name / "tiny.safetensors")
+    for epoch in ("1", "2"):
+        (tmp_path / "first" / "epochs" / epoch).mkdir(exist_ok=True)
+        shutil.copy(tiny_adapter, tmp_path / "first" / "epochs" / epoch / "tiny.safetensors")
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--num_stories", "2"]
+    main([*common, *places, "--sweep", "epochs", str(tmp_path / "first"), "--name", "epochs"])
+    main([*common, *places, "--sweep", "data_size", str(tmp_path / "second"), "--name", "size"])
+    epochs, size = report_of(tmp_path, "epochs"), report_of(tmp_path, "size")
+    assert [row["value"] for row in epochs["rows"][1:]] == [1, 2]
+    assert size["rows"][1]["value"] == len(FlintstonesRelease(show).stories("train", 4)) == 21
+    assert size["rows"][1]["fjd"] == epochs["rows"][1]["fjd"]  # the same adapter everywhere
+    assert (tmp_path / "out" / "size.png").exists()
 
 
 def test_two_reports_are_compared_and_nothing_is_called_better_too_early(evaluated, tmp_path, capsys):
