@@ -30,11 +30,14 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 import sagan_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+from train.baselines.storygan import StoryGAN
 from train.data.flintstones import FlintstonesRelease
 from train.evaluation.captions import PROMPTING, evaluate_captions
 from train.evaluation.painting import (
     NearestFrames,
     Painted,
+    Painter,
+    continuation_painter,
     fingerprint,
     generated_captions,
     key_of,
@@ -53,9 +56,10 @@ from train.evaluation.report import (
     write_page,
     write_readme,
 )
-from train.evaluation.scoring import Halves, Seen, figures_of_row, look
+from train.evaluation.scoring import Halves, Seen, Whole, figures_of_row, look
 from train.evaluation.stories import MODES, PROTOCOLS, TestStories, test_stories
 from train.metrics.clip import Scorer
+from train.metrics.inception import FidFeatures, InceptionV3, PublishedJudge
 from train.metrics.judge import Judge
 from train.study import adapters_of
 
@@ -66,6 +70,8 @@ SWEEPS = (*ARGUMENTS, "epochs", "data_size", "prompting")
 BASELINES = {
     "base": "the base without its adapter (alpha 0)",
     "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
+    "storygan": "the StoryGAN-style model of --storygan: recurrent context, image and story discriminators, 64 px",
+    "continuation": "StoryDALL-E's setting: the first real frame is given, and later ones start as it, under noise",
     "nearest": "for each caption the real training frame whose caption is the most alike (TF-IDF): the looks' ceiling",
     "shuffled": "the model's own frames under other stories' captions: what pictures get that do not follow the text",
 }
@@ -99,7 +105,9 @@ class Instrument:
                 kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],  # the others wait for who scores
             ),
         )
-        self.release, self.judge = FlintstonesRelease(args.data), Judge.load(args.judge)
+        self.release = FlintstonesRelease(args.data)
+        self.judge = open_judge(args, self.release)
+        self.inception = FidFeatures(args.inception) if args.inception else None
         if self.judge.classes != self.release.cast:
             raise ValueError(
                 f"--judge knows {', '.join(self.judge.classes)}, but --data shows {', '.join(self.release.cast)}"
@@ -162,7 +170,24 @@ class Instrument:
             "dtype": str(fastest_dtype()) if self.args.model == "embedded" else str(self.accelerator.device.type),
         }
 
-    def painted(self, name: str, lora: Path | None, **arguments: object) -> Callable[[TestStories, int], Painted]:
+    def painted_by(self, name: str, model: StoryGAN, folder: Path) -> Callable[[TestStories, int], Painted]:
+        """A row of another model's frames."""
+
+        def pictures(stories: TestStories, seed: int) -> Painted:
+            facts = {
+                "weights": fingerprint(folder / "storygan.safetensors"),
+                "seed": seed,
+                "captions": stories.captions,
+            }
+            key = f"{key_of(name, facts)}-seed{seed}"
+            painter = model.painter(stories, seed)
+            return paint_row(self.args.work, key, stories, painter, self.accelerator, f"{name}, seed {seed}")
+
+        return pictures
+
+    def painted(
+        self, name: str, lora: Path | None, by: Callable[..., Painter] = pipeline_painter, **arguments: object
+    ) -> Callable[[TestStories, int], Painted]:
         """A row of this model's own frames."""
 
         def pictures(stories: TestStories, seed: int) -> Painted:
@@ -175,7 +200,7 @@ class Instrument:
                 "scored": stories.scored,
             }
             key = f"{key_of(name, facts)}-seed{seed}"
-            painter = pipeline_painter(self.pipe(lora), stories, seed, **arguments)
+            painter = by(self.pipe(lora), stories, seed, **arguments)
             return paint_row(self.args.work, key, stories, painter, self.accelerator, f"{name}, seed {seed}")
 
         return pictures
@@ -193,6 +218,11 @@ class Instrument:
             elif name == "paper":
                 facts = {"lora": args.paper_lora.name}
                 rows.append(Row(name, words, self.painted(name, args.paper_lora), facts))
+            elif name == "storygan":
+                rows.append(Row(name, words, self.painted_by(name, StoryGAN.load(args.storygan), args.storygan), {}))
+            elif name == "continuation":
+                painted = self.painted(name, args.lora, continuation_painter, lora_alpha=args.alpha)
+                rows.append(Row(name, words, painted, own))
             elif name == "nearest":
                 rows.append(Row(name, words, lambda stories, seed: NearestFrames(stories), {}))
             elif name == "shuffled":
@@ -218,7 +248,7 @@ class Instrument:
         return rows
 
     def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray]) -> Seen:
-        return look(self.judge, stories, pictures, self.scorer)
+        return look(self.judge, stories, pictures, self.scorer, self.inception)
 
     def evaluate(self, rows: list[Row]) -> tuple[list[dict], list[tuple[str, Callable, Seen]], dict[str, object]]:
         """Paint and score every row.
@@ -234,11 +264,12 @@ class Instrument:
         classes = self.judge.classes
         seen_real = {seed: self.look(self.stories_of(seed), self.stories.real) for seed in seeds[: self._real_seeds()]}
         first = seen_real[seeds[0]]
-        halves = {"fjd": Halves(self.stories, first.features)}
+        halves: dict[str, Halves | Whole] = {"fjd": Halves(self.stories, first.features)}
+        if first.inception is not None:
+            halves["fid"] = Whole(self.stories, first.inception)
         real = figures_of_row(list(seen_real.values()), {}, classes, seeds[0])
-        for name, each in halves.items():
-            real[name] = each.floor()
-            real["intervals"][name] = each.interval(each.floor, seeds[0])
+        real["fjd"] = halves["fjd"].floor()
+        real["intervals"]["fjd"] = halves["fjd"].interval(halves["fjd"].floor, seeds[0])
         found: list[dict] = [{"name": "real", "words": "the real frames of the same stories", **real}]
         shown = []
         for row in rows:
@@ -251,6 +282,7 @@ class Instrument:
             shown.append((row.name, painted[row.name][seeds[0]], seen[0]))
         facts = {
             "fjd_frames": halves["fjd"].count,
+            "fid_frames": halves["fid"].count if "fid" in halves else None,
             "caption_agreement": self.stories.caption_agreement() if self.args.captions == "generated" else None,
         }
         return found, shown, facts
@@ -291,7 +323,8 @@ class Instrument:
             "captions_from": args.captions,
             "split": self.split,
             "dataset": args.data.resolve().name,
-            "judge": fingerprint(args.judge),
+            "judge": fingerprint(*[path for path in (args.judge, args.place_judge) if path]),
+            "inception": fingerprint(args.inception) if args.inception else None,
             "scorer": fingerprint(args.scorer) if args.scorer else None,
             "model": {
                 "name": Path(args.model).name,
@@ -302,6 +335,17 @@ class Instrument:
                 **{name: pipe.config.get(name) for name in defaults},
             },
         }
+
+
+def open_judge(args: argparse.Namespace, release: FlintstonesRelease) -> Judge | PublishedJudge:
+    """A judge of our own from a folder, or the published classifiers from their files."""
+    if not args.judge.is_file():
+        return Judge.load(args.judge)
+    places, settings = None, ()
+    if args.place_judge is not None:
+        places = InceptionV3.load(args.place_judge)
+        settings = args.place_names.read_text(encoding="utf-8").splitlines()
+    return PublishedJudge(InceptionV3.load(args.judge), release.cast, places, settings)
 
 
 def sweep_values(name: str, values: list[str]) -> list:
@@ -352,7 +396,12 @@ def stories_learnt_from(run: Path) -> float:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="release of the show, in FlintstonesSV's layout")
-    parser.add_argument("--judge", type=Path, help="folder of a judge: python -m train.metrics.judge")
+    parser.add_argument("--judge", type=Path, help="folder of a judge, or a published classifier's weights")
+    parser.add_argument(
+        "--place_judge", type=Path, default=None, help="a published classifier's weights, beside --judge"
+    )
+    parser.add_argument("--place_names", type=Path, default=None, help="text: its settings in label order, one a line")
+    parser.add_argument("--inception", type=Path, default=None, help="weights of pytorch-fid's Inception-v3: FID too")
     parser.add_argument("--scorer", type=Path, default=None, help="folder of a CLIP that is not the model's own")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the reports")
     parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder of the painted frames")
@@ -371,6 +420,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sampled_captions", type=int, default=500, help="next captions to sample; 0: none")
     parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=[], help="further rows")
     parser.add_argument("--paper_lora", type=Path, default=None, help="adapter file of the baseline `paper`")
+    parser.add_argument("--storygan", type=Path, default=None, help="folder of train.baselines.storygan")
     parser.add_argument("--sweep", nargs="+", default=None, metavar=("NAME", "VALUE"), help=f"{', '.join(SWEEPS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--page_frames", type=int, default=60, help="frames on the page of pictures; 0: no page")
@@ -399,10 +449,16 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         raise ValueError(f"--resolution is {args.resolution}, but must be 8 to 4096")
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
         raise ValueError(f"--seeds are {args.seeds}, but must be different and not negative")
-    for name in ("lora", "paper_lora"):
+    if (args.place_judge is None) != (args.place_names is None):
+        raise ValueError("--place_judge and --place_names go together")
+    for name in ("lora", "paper_lora", "place_judge", "place_names", "inception"):
         path = getattr(args, name)
         if path is not None and not path.is_file():
             raise ValueError(f"--{name} {path.name} is no file")
+    if "storygan" in args.baselines and args.storygan is None:
+        raise ValueError("--baselines storygan needs --storygan")
+    if "continuation" in args.baselines and args.mode != "continuation":
+        raise ValueError("--baselines continuation needs --mode continuation: else its first frame would be scored")
     if "paper" in args.baselines and args.paper_lora is None:
         raise ValueError("--baselines paper needs --paper_lora")
     if args.sweep is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from transformers import ResNetForImageClassification
 
 from sagan_pipeline.lora import Adapter
+from train.baselines.storygan import main as storygan
+from train.data.flintstones import FlintstonesRelease
 from train.data.gravel_gulch.world import REGULARS
 from train.evaluate import main
 from train.evaluation.report import compare, rounded, shown
@@ -22,6 +25,7 @@ from train.publish.card import model_card
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("kitchen", "yard")
+BASELINES = ("base", "paper", "storygan", "nearest", "shuffled")
 TOP = ("char_f1_micro", "frame_acc", "bg_acc", "fjd", "fjd_floor", "captions_complete", "judge_ceiling", "num_stories")
 
 
@@ -47,11 +51,12 @@ def common(show, judge_folder, tiny_folder):
 
 
 @pytest.fixture(scope="module")
-def evaluated(common, tiny_adapter, tmp_path_factory):
+def evaluated(common, show, tiny_adapter, tmp_path_factory):
     """One command with every baseline, two seeds and captions, and its report."""
     root = tmp_path_factory.mktemp("evaluation")
     places = ["--out", str(root / "out"), "--work", str(root / "work")]
-    rows = ["--baselines", "base", "paper", "nearest", "shuffled", "--paper_lora", str(tiny_adapter)]
+    storygan(["--data", str(show), "--out", str(root / "storygan"), "--steps", "1", "--width", "8"])
+    rows = ["--baselines", *BASELINES, "--paper_lora", str(tiny_adapter), "--storygan", str(root / "storygan")]
     counts = ["--num_stories", "6", "--sampled_captions", "8", "--page_frames", "5", "--seeds", "0", "1"]
     main([*common, *places, *rows, *counts, "--name", "tiny"])
     return root, [*common, *places, *rows, *counts, "--name", "tiny"]
@@ -79,13 +84,14 @@ def test_the_report_says_what_was_measured_and_how(evaluated):
     assert (report["seeds"], report["num_stories"], report["num_frames"]) == ([0, 1], 6, 4)
     assert (report["split"], report["mode"], report["protocol"]) == ("test", "visualisation", "embedded")
     assert all(isinstance(report[key], (int, float)) for key in TOP)
-    assert [row["name"] for row in report["rows"]] == ["real", "model", "base", "paper", "nearest", "shuffled"]
+    assert [row["name"] for row in report["rows"]] == ["real", "model", *BASELINES]
     for row in report["rows"]:
         for figure in ("char_f1_micro", "frame_acc", "bg_acc", "fjd", "consistency"):
             low, high = row["intervals"][figure]
             assert low - 1e-3 <= row[figure] <= high + 1e-3
         assert set(row["char_f1"]) == set(REGULARS)
-    real, model, base, paper, _, shuffled = report["rows"]
+    real, model, base, paper, storygan, *_ = report["rows"]
+    assert len({row["fjd"] for row in (real, model, base, storygan)}) == 4
     assert report["fjd_floor"] == real["fjd"] and report["judge_ceiling"] == real["char_f1_micro"]
     assert len(model["per_seed"]) == 2 and model["per_seed"][0]["fjd"] != model["per_seed"][1]["fjd"]
     assert model["seconds_a_frame"] > 0
@@ -96,11 +102,11 @@ def test_the_report_says_what_was_measured_and_how(evaluated):
 def test_tables_and_pictures_are_whole(evaluated):
     root, _ = evaluated
     text = (root / "out" / "README.md").read_text()
-    for row in ("real", "model", "base", "paper", "nearest", "shuffled"):
+    for row in ("real", "model", *BASELINES):
         assert f"\n| {row} |" in text
     assert "| distinct-2 |" in text and "tiny.html" in text
     page = (root / "out" / "tiny.html").read_text()
-    assert page.count("<section>") == 5 and page.count("data:image/jpeg;base64,") == 5 * 6  # real and every row
+    assert page.count("<section>") == 5 and page.count("data:image/jpeg;base64,") == 5 * 7  # real and every row
     assert "http" not in page and 'src="data:' in page
     assert sorted(path.name for path in (root / "out").iterdir()) == ["README.md", "tiny.html", "tiny.json"]
 
@@ -139,6 +145,7 @@ def test_two_processes_find_the_same(evaluated, tmp_path):
 def test_generated_captions_and_continuation(common, tmp_path):
     """Both further ways, in one command: the first caption and the first picture are given."""
     ways = ["--captions", "generated", "--mode", "continuation", "--num_frames", "5", "--resolution", "8"]
+    ways += ["--baselines", "continuation"]
     counts = ["--num_stories", "3", "--sampled_captions", "0", "--page_frames", "2"]
     main([*common, *ways, *counts, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--name", "tiny"])
     report = report_of(tmp_path)
@@ -146,8 +153,10 @@ def test_generated_captions_and_continuation(common, tmp_path):
     assert report["rows"][1]["cases"]["frames"] == 3 * 4  # the first of five is given
     assert report["caption_agreement"]["characters"] == 1.0  # these captions name everybody
     assert report["captions_complete"] is None
-    (strip,) = [path for path in (tmp_path / "work").glob("model-*/00000.png")]
+    (strip,) = (tmp_path / "work").glob("model-*/00000.png")
     assert Image.open(strip).size == (5 * 16, 16)
+    model, continued = report["rows"][1:]
+    assert continued["name"] == "continuation" and continued["fjd"] != model["fjd"]
 
 
 def test_a_sweep_uses_the_validation_split(common, tmp_path):
@@ -164,6 +173,26 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
         assert (
             f"![{report_of(tmp_path, name)['sweep']['name']}]({name}.png)" in (tmp_path / "out/README.md").read_text()
         )
+
+
+def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, tiny_adapter, tmp_path):
+    """Two runs as `train.saganets` leaves them; the first kept the adapter of each epoch."""
+    for name in ("first", "second"):
+        (tmp_path / name / "epochs" / "1").mkdir(parents=True)
+        config = {"config": {"name": "tiny", "data": str(show)}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        shutil.copy(tiny_adapter, tmp_path / name / "tiny.safetensors")
+    for epoch in ("1", "2"):
+        (tmp_path / "first" / "epochs" / epoch).mkdir(exist_ok=True)
+        shutil.copy(tiny_adapter, tmp_path / "first" / "epochs" / epoch / "tiny.safetensors")
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--num_stories", "2"]
+    main([*common, *places, "--sweep", "epochs", str(tmp_path / "first"), "--name", "epochs"])
+    main([*common, *places, "--sweep", "data_size", str(tmp_path / "second"), "--name", "size"])
+    epochs, size = report_of(tmp_path, "epochs"), report_of(tmp_path, "size")
+    assert [row["value"] for row in epochs["rows"][1:]] == [1, 2]
+    assert size["rows"][1]["value"] == len(FlintstonesRelease(show).stories("train", 4)) == 21
+    assert size["rows"][1]["fjd"] == epochs["rows"][1]["fjd"]  # the same adapter everywhere
+    assert (tmp_path / "out" / "size.png").exists()
 
 
 def test_two_reports_are_compared_and_nothing_is_called_better_too_early(evaluated, tmp_path, capsys):
@@ -232,6 +261,8 @@ def test_a_judge_of_another_cast_is_refused(show, tmp_path, capsys):
         (["--seeds", "1", "1"], "--seeds"),
         (["--resolution", "2"], "--resolution"),
         (["--baselines", "paper"], "--paper_lora"),
+        (["--baselines", "storygan"], "--storygan"),
+        (["--baselines", "continuation"], "--mode continuation"),
         (["--lora", "nothing.safetensors"], "--lora"),
         (["--sweep", "steps"], "--sweep"),
         (["--sweep", "steps", "many"], "numbers"),

@@ -140,18 +140,22 @@ def evaluate_captions(
     def make(indices: list[int]) -> dict:
         prefixes = [put(examples[i].captions, release.cast) for i in indices]
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in indices]
-        told = next_captions(pipe.captioner, pipe.captioner_tokenizer, prefixes, generators, warmth)
-        drafts = []
-        for i, prefix in zip(indices, prefixes, strict=True):  # before anything was sampled again or cut
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
-            drafts.append(draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator, warmth)[1])
-        return {"captions": told, "ended": drafts}
+        told, ended = [], []
+        for prefix, generator in zip(prefixes, generators, strict=True):
+            state = generator.get_state()
+            text, done = draft_caption(pipe.captioner, pipe.captioner_tokenizer, prefix, generator, warmth)
+            ended.append(done)
+            if not done or text in prefix[-2:]:  # otherwise the draft is what the captioner answers
+                generator.set_state(state)
+                (text,) = next_captions(pipe.captioner, pipe.captioner_tokenizer, [prefix], [generator], warmth)
+            told.append(text)
+        return {"captions": told, "ended": ended}
 
     facts = {"model": model, "split": split, "count": count, "seed": seed, "prompting": prompting, "warmth": warmth}
     folder = work / key_of(f"captions-{prompting}", facts)
     chunks = shared_chunks(folder, count, AT_ONCE, accelerator, make, f"captions, {prompting}")
     sampled = [caption for chunk in chunks for caption in chunk["captions"]]
-    drafts = [ended for chunk in chunks for ended in chunk["ended"]]
+    ended = [ended for chunk in chunks for ended in chunk["ended"]]
     real, places = [e.target for e in examples], place_words(release.settings)
     bleu = BLEU(lowercase=True).corpus_score(sampled, [real], n_bootstrap=BOOTSTRAPS)
     losses = token_losses(pipe.captioner, pipe.captioner_tokenizer, stories)
@@ -166,7 +170,7 @@ def evaluate_captions(
         "seed": seed,
         "prompting": prompting,
         "temperature": warmth,
-        "drafts_that_end_by_themselves": sum(drafts) / len(drafts),
+        "drafts_that_end_by_themselves": sum(ended) / len(ended),
         "perplexity_by_k": perplexities,
         "perplexity_intervals": spread,
         "bleu_4": bleu.score / 100,

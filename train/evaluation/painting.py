@@ -142,6 +142,49 @@ def pipeline_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: int, **
     return paint
 
 
+def continuation_painter(
+    pipe: SAGANetsPipeline, stories: TestStories, seed: int, share: float = 0.25, **arguments: object
+) -> Painter:
+    """Paints as StoryDALL-E's continuation is asked to: the first real frame is the source of all later ones.
+
+    Training-free: for the first `share` of the denoising steps every later frame is the source under its own noise,
+    as in SDEdit, and only then goes its own way.
+    """
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+
+    def source(story: int) -> torch.Tensor:
+        first = Image.fromarray(stories.real(story)[0]).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        x = torch.from_numpy(np.asarray(first).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            out = pipe.vae.encode(x.to(pipe.vae.device, pipe.vae.dtype))
+        latent = out.latent if hasattr(out, "latent") else out.latent_dist.mode()
+        return latent.float() * pipe.vae.config.scaling_factor  # [1, C, h, w]
+
+    def paint(indices: list[int]) -> list[np.ndarray]:
+        told = []
+        for i in indices:
+            generator = story_generator(seed, i)
+            clean, own = source(i), torch.Generator().manual_seed(generator.initial_seed() ^ 1)
+            scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
+            steps = arguments.get("num_inference_steps") or pipe.config.default_num_inference_steps
+            scheduler.set_timesteps(steps)
+            held = max(1, round(share * steps))
+
+            def steer(pipe, step, timestep, values, clean=clean, own=own, scheduler=scheduler, held=held):
+                if step < held and step + 1 < len(scheduler.timesteps):
+                    latents = values["latents"]
+                    noise = torch.randn(latents.shape, generator=own).to(latents)
+                    at = scheduler.timesteps[step + 1].expand(len(latents))
+                    values["latents"] = scheduler.add_noise(clean.expand_as(latents).to(latents), noise, at)
+                return values
+
+            out = pipe.paint(stories.captions[i], generator=generator, callback_on_step_end=steer, **arguments)
+            told.append(np.stack([np.asarray(f.image.convert("RGB")) for f in out.stories[0].frames]))
+        return told
+
+    return paint
+
+
 def generated_captions(
     pipe: SAGANetsPipeline, stories: TestStories, seed: int, folder: Path, accelerator: Accelerator
 ) -> list[list[str]]:

@@ -164,6 +164,12 @@ def sentence(report: Mapping[str, object]) -> str:
         "all frames scored" if report["mode"] == "visualisation" else "the first real frame given, the later scored"
     )
     many = f" ({report['stories_asked']} were asked for: the split has no more)" if report.get("stories_asked") else ""
+    fid = (
+        f" FID is of Inception-v3's features at 299 px, {report['fid_frames']} painted against as many real frames of "
+        "the same stories."
+        if report.get("fid_frames")
+        else ""
+    )
     size = f" Real and painted frames are reduced to {report['resolution']} px." if report["resolution"] else ""
     return (
         f"{report['num_stories']} stories of {report['num_frames']} frames of the {report['split']} split{many}, "
@@ -171,7 +177,7 @@ def sentence(report: Mapping[str, object]) -> str:
         f"`{report['commit'][:12]}`.{size} In brackets: 95% by bootstrap over stories. The row `real` is the judge on "
         f"real frames: the ceiling, and its FJD, real against real on two disjoint halves of {report['fjd_frames']} "
         "frames, the floor. FJD is the Fréchet distance of the judge's features, by the same halves and counts for "
-        "every row; it is no FID."
+        "every row; it is no FID." + fid
     )
 
 

@@ -7,13 +7,15 @@ stories are drawn with replacement, and the figures computed anew from each draw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from train.evaluation.stories import TestStories, reduced
 from train.metrics.clip import Scorer
 from train.metrics.distance import frechet_distance
+from train.metrics.inception import PublishedJudge
 from train.metrics.judge import THRESHOLD, Judge
 
 
@@ -50,7 +52,7 @@ class Seen:
 
 
 def look(
-    judge: Judge,
+    judge: Judge | PublishedJudge,
     stories: TestStories,
     pictures: Callable[[int], np.ndarray],
     scorer: Scorer | None = None,
@@ -61,6 +63,8 @@ def look(
     Args:
         pictures: a story's number to its frames, uint8 (frames, H, W, 3).
     """
+    if not judge.settings:  # nobody to say where
+        stories = replace(stories, settings=[[""] * stories.num_frames for _ in stories.ids])
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("who", "where", "features", "alike", "clip", "deep")}
     frames = stories.num_frames
     for first in range(0, len(stories), STORIES_AT_ONCE):
@@ -68,7 +72,7 @@ def look(
         shown = np.concatenate([reduced(pictures(i), stories.resolution) for i in rows])
         who, where, features = judge(shown)
         found["who"].append(who.numpy().reshape(len(rows), frames, -1) > THRESHOLD)
-        found["where"].append(np.array([judge.settings[i] for i in where.argmax(dim=1)]).reshape(len(rows), frames))
+        found["where"].append(_names(where, judge.settings).reshape(len(rows), frames))
         found["features"].append(features.numpy().reshape(len(rows), frames, -1))
         regions = judge.regions(shown).numpy().reshape(len(rows), frames, len(judge.classes), -1)
         found["alike"].append(np.array([alike(r, stories.labels[i]) for r, i in zip(regions, rows, strict=True)]))
@@ -92,6 +96,10 @@ def look(
         for i, name in enumerate(("clip_t", "clip_t_frames", "clip_i", "clip_i_pairs")):
             stats[name] = whole["clip"][:, i]
     return Seen(whole["who"], whole["where"], whole["features"], stats, whole.get("deep"))
+
+
+def _names(where: torch.Tensor, settings: Sequence[str]) -> np.ndarray:
+    return np.array([settings[i] for i in where.argmax(dim=1)] if settings else [""] * len(where))
 
 
 def alike(regions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -227,14 +235,40 @@ class Halves:
         return float(np.mean(ways))
 
     def interval(self, measure: Callable[[np.ndarray | None], float], seed: int) -> list[float]:
-        """95% by bootstrap over stories, about the figure itself: repeated stories alone make a distance larger, so
-        that the draws' own mean is off by as much as it differs from the figure."""
-        stories = len(self.real)
-        figure, values = measure(None), []
-        for drawn in weights(stories, DISTANCE_BOOTSTRAPS, seed):
-            values.append(measure(drawn))
-        low, high = np.percentile(values, [2.5, 97.5]) - np.mean(values)
-        return [max(0.0, figure + float(low)), figure + float(high)]
+        """95% by bootstrap over stories."""
+        return distance_interval(measure, len(self.real), seed)
+
+
+class Whole:
+    """The distance of all painted scored frames to all real ones of the same stories, as the literature takes FID.
+
+    Args:
+        stories (`TestStories`): says which frames are scored.
+        real (`np.ndarray`): features of the real frames, (stories, frames, D).
+    """
+
+    def __init__(self, stories: TestStories, real: np.ndarray):
+        self.scored, self.real = stories.scored, real
+        self.count = len(real) * len(stories.scored)
+
+    def distance(self, features: Sequence[np.ndarray], drawn: np.ndarray | None = None) -> float:
+        """Of features (stories, frames, D), one array a seed: the mean over seeds."""
+        rows = np.arange(len(self.real)) if drawn is None else np.repeat(np.arange(len(self.real)), drawn)
+        real, *painted = (each[rows][:, self.scored].reshape(-1, each.shape[-1]) for each in (self.real, *features))
+        return float(np.mean([frechet_distance(real, each) for each in painted]))
+
+    def interval(self, measure: Callable[[np.ndarray | None], float], seed: int) -> list[float]:
+        """As `Halves.interval`."""
+        return distance_interval(measure, len(self.real), seed)
+
+
+def distance_interval(measure: Callable[[np.ndarray | None], float], stories: int, seed: int) -> list[float]:
+    """95% by bootstrap over stories, about the figure itself: repeated stories alone make a distance larger, so that
+    the draws' own mean is off by as much as it differs from the figure."""
+    figure = measure(None)
+    values = [measure(drawn) for drawn in weights(stories, DISTANCE_BOOTSTRAPS, seed)]
+    low, high = np.percentile(values, [2.5, 97.5]) - np.mean(values)
+    return [max(0.0, figure + float(low)), figure + float(high)]
 
 
 def pooled(seen: Sequence[Seen]) -> Stats:
@@ -244,7 +278,7 @@ def pooled(seen: Sequence[Seen]) -> Stats:
 
 def figures_of_row(
     seen: Sequence[Seen],
-    halves: Mapping[str, Halves],
+    halves: Mapping[str, Halves | Whole],
     classes: Sequence[str],
     seed: int,
     distances: bool = True,

@@ -45,11 +45,12 @@ def judge_config(classes: Sequence[str], settings: Sequence[str]) -> ResNetConfi
     )
 
 
-def prepare(images: Images, size: int = INPUT_SIZE) -> torch.Tensor:
+def prepare(images: Images, size: int | None = INPUT_SIZE) -> torch.Tensor:
     """Pictures as the judge takes them: float32 (B, 3, size, size) in [-1, 1].
 
     Args:
         images: uint8 array (B, H, W, 3), float tensor (B, 3, H, W) in [-1, 1], or a list of PIL images of one size.
+        size (`int`, *optional*): `None` leaves them at theirs.
 
     Raises:
         ValueError: another type or shape, or no picture.
@@ -68,6 +69,8 @@ def prepare(images: Images, size: int = INPUT_SIZE) -> torch.Tensor:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"`images` is {images.shape} {images.dtype}, but must be uint8 (B, H, W, 3).")
         x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if size is None:
+        return x
     if min(x.shape[-2:]) >= size:
         return F.interpolate(x, (size, size), mode="area")
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
