@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 
 EMBEDDED = "embedded"
+MAX_UPLOAD = "10mb"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "--model",
-        default=EMBEDDED,
+        default=os.environ.get("SAGANETS_MODEL", EMBEDDED),
         metavar="FOLDER",
         help="a pipeline saved by save_pretrained, a Hub id, or 'embedded' for the small model that comes along",
     )
     parser.add_argument(
         "--lora",
-        default=None,
+        default=os.environ.get("SAGANETS_LORA"),
         metavar="FILE",
         help="an adapter (.safetensors) to use instead of the model's own",
     )
@@ -43,19 +45,34 @@ def set_environment(model: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     set_environment(args.model)
+    if find_spec("spaces"):
+        import spaces  # noqa: F401  before torch, on a GPU that is lent call by call
+
+    import torch
 
     from sagan_pipeline import SAGANetsPipeline, fastest_dtype
-    from studio import LOOK, build_demo
+    from studio import build_demo, look
 
+    own = "own"
     if args.model == EMBEDDED:
         pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
+        own = "gravel-gulch-diffusion"
+    elif torch.cuda.is_available():
+        pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float16).to("cuda")
     else:
         pipe = SAGANetsPipeline.from_pretrained(args.model)
     if args.lora is not None:
         pipe.load_adapter(args.lora)
-    demo = build_demo(pipe)
+        own = Path(args.lora).stem
+    demo = build_demo(pipe, own=own)
     demo.queue(max_size=20).launch(
-        server_name=args.host, server_port=args.port, share=args.share, footer_links=["api", "settings"], **LOOK
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        footer_links=["api", "settings"],
+        max_file_size=MAX_UPLOAD,
+        mcp_server=True,
+        **look(),
     )
 
 

@@ -18,6 +18,7 @@ from .story import Frame, Story
 
 MAX_CAPTION = 2000  # characters
 MAX_SIDE = 4096  # pixels
+MAX_SEED = 2**63 - 1  # of a frame's noise
 # emoji and other symbols, control characters, invisible marks that join or turn letters, and what is no character
 REFUSED = ("So", "Me", "Cc", "Cf", "Cn", "Co", "Cs")
 Prefix = str | list[str] | Story | list[Story] | None
@@ -72,6 +73,8 @@ def checked_story(story: Story) -> Story:
         if image is not None and (not isinstance(image, Image.Image) or image.mode != "RGB"):
             given = f"a PIL image of mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
             raise ValueError(f"{name}: the image is {given}, but must be a PIL image of mode RGB.")
+        if frame.seed is not None:
+            whole(f"{name}: seed", frame.seed, 0, MAX_SEED)
         given = image is not None and (frame.image_given or frame.seed is None)  # one of an earlier call has a seed
         frames.append(replace(frame, caption=caption, image_given=given, index=index))
     return replace(story, frames=frames)

@@ -318,7 +318,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
                     [own],
                     temperature=request.temperature,
                 )
-            frames.append(Frame(caption, caption_given=False, index=len(frames)))
+            before = tuple(frame.caption for frame in frames)
+            frames.append(Frame(caption, caption_given=False, index=len(frames), written_from=before))
         return replace(story, frames=frames)
 
     def encode_prompt(self, prompts: list[str]) -> torch.Tensor:
@@ -447,7 +448,7 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         for start in range(0, len(places), FRAMES_AT_ONCE):
             batch = places[start : start + FRAMES_AT_ONCE]
             frames = [stories[s].frames[f] for s, f in batch]
-            seeds = [seed_for(stories[s].seed, "noise", f) for s, f in batch]
+            seeds = [_noise_seed(stories[s], f) for s, f in batch]
             for (s, f), frame in zip(batch, self._paint(frames, seeds, alpha, request), strict=True):
                 done[s][f] = frame
         return [replace(story, frames=frames) for story, frames in zip(stories, done, strict=True)]
@@ -530,7 +531,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
 
     def paint(self, captions: Prefix, **kwargs: Any) -> SAGANetsPipelineOutput | tuple:
         """Paint given captions, and write none. Arguments and result as of a call; `num_frames` is not one of them.
-        To paint a told story again, give its `captions`: the images of a `Story` are kept."""
+        To paint a told story again, give its `captions`, or a `Story` of frames without images, each of which is
+        painted from its own `seed` if it has one."""
         longest = max(len(story.frames) for story in as_stories(captions))
         if not longest:
             raise ValueError("`captions` is empty; there is nothing to paint.")
@@ -564,9 +566,13 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             story = self._captioned(story, max(index + 1, len(story.frames)), request)
             frame = story.frames[index]
             if frame.image is None:
-                seed = seed_for(story.seed, "noise", index)
-                (frame,) = self._paint([frame], [seed], request.alphas[0], request)
+                (frame,) = self._paint([frame], [_noise_seed(story, index)], request.alphas[0], request)
             yield frame
+
+
+def _noise_seed(story: Story, index: int) -> int:
+    own = story.frames[index].seed
+    return seed_for(story.seed, "noise", index) if own is None else own
 
 
 def _joined(words: list[str] | str | None) -> str | None:

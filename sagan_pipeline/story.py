@@ -22,13 +22,17 @@ class Frame:
         caption (`str`): what the frame shows.
         image (`PIL.Image.Image`, *optional*): RGB, of any size. Of a painted frame it is what `output_type` asked for:
             a PIL image, `np.ndarray` (H, W, 3) in [0, 1], `torch.Tensor` (3, H, W) in [0, 1], or latents (C, h, w).
-        seed (`int`, *optional*): of this frame's noise; `None` if the image was given.
+        seed (`int`, *optional*): of this frame's noise; `None` if the image was given. A frame without an image is
+            painted from its seed if it has one, and else from one that follows from the story's.
         lora_alpha, num_inference_steps, guidance_scale: what the image was painted with; `None` if it was given.
         caption_given (`bool`): the caption came from the user, not from the captioner.
         image_given (`bool`): the image came from the user, not from the painter.
         index (`int`, *optional*): place in the story, from 0.
         model (`str`, *optional*): folder's name or Hub id of the pipeline that painted it, if it has one.
         flagged (`bool`): the safety checker withheld the picture, and `image` is a blank one.
+        written_from (`tuple[str, ...]`, *optional*): the captions that the captioner wrote this one from.
+        adapter (`str`, *optional*): name of the adapter that the image was painted with, where somebody keeps it.
+        pinned (`bool`): whoever repaints the story leaves this frame alone.
     """
 
     caption: str
@@ -42,10 +46,20 @@ class Frame:
     index: int | None = None
     model: str | None = None
     flagged: bool = False
+    written_from: tuple[str, ...] | None = None
+    adapter: str | None = None
+    pinned: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Everything but the picture, ready for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "image"}
+        facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "image"}
+        return facts | {"written_from": None if self.written_from is None else list(self.written_from)}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any], image: Picture | None = None) -> Frame:
+        """The frame whose `facts()` these are. Raises `TypeError` for others."""
+        written_from = facts.get("written_from")
+        return cls(**{**facts, "image": image, "written_from": None if written_from is None else tuple(written_from)})
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,9 @@ class Story:
             ValueError: these are no such facts, or there are not as many images as frames.
         """
         try:
-            frames = [Frame(**frame) for frame in facts["frames"]]
+            frames = [Frame.from_facts(frame) for frame in facts["frames"]]
             story = cls(frames, facts["seed"])
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"`facts` are not those of a story ({error!r}).") from None
         if images is None:
             return story

@@ -1,6 +1,7 @@
 """The Gradio page over a `SAGANetsPipeline`."""
 
-from .page import LOOK, build_demo
+from .page import build_demo
+from .theme import look
 
 
-__all__ = ["LOOK", "build_demo"]
+__all__ = ["build_demo", "look"]
