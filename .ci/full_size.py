@@ -16,13 +16,25 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+)
 
 from benchmarks.train import write_random_base
 from sagan_pipeline import SAGANetsPipeline
+from train.config import parse_config
 from train.data.gravel_gulch.release import write_release
+from train.objectives import make_objective, needs_stories
+from train.saganets import Coordinated
 
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +84,48 @@ def train(arguments: list[str]) -> str:
     return done.stdout + done.stderr
 
 
+# every term of each; the discriminators see latents, as at this size they are to
+OBJECTIVES = {
+    "gan": {"l_adv": 1, "l_story": 1, "l_img": 1, "l_clip": 1, "l_char": 1, "l_dmd": 1, "gan_steps": 2},
+    "clip": {"l_clip": 1, "l_char": 1},
+    "temporal": {"l_coher": 1},
+    "combined": {"l_adv": 1, "l_clip": 1, "l_char": 1, "l_coher": 1, "balance": "gradients"},
+}
+
+
+def write_scorers(base: Path) -> None:
+    """A CLIP pair of ViT-B/32's shape and a network of small DINOv2's."""
+    CLIPModel(CLIPConfig()).half().save_pretrained(base / "clip")
+    config = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=224)
+    Dinov2Model(config).half().save_pretrained(base / "features")
+
+
+def train_objectives(arguments: list[str], adapter: Path) -> None:
+    """Two steps of each objective, all on one UNet."""
+    trained = None
+    for name, settings in OBJECTIVES.items():
+        flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        config = parse_config([*arguments, "--objective", name, "--init_lora", str(adapter), *flags])
+        if trained is None:
+            trained = Coordinated(config, Accelerator(cpu=True, mixed_precision="bf16"))
+        painter = trained.painter
+        if painter.config is not config:  # the next objective takes the place of the last one
+            trained.config = painter.config = config
+            painter.objective, trained.whole_stories = make_objective(config, painter), needs_stories(config)
+            trained._drawn = None
+        optimizer, before = trained.optimizer(), [each.detach().clone() for each in painter.parameters]
+        for step in range(2):
+            losses = trained.loss(step)
+            losses["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        terms = {f"term_{key.removeprefix('l_')}" for key in settings if key.startswith("l_")}
+        expect(f"{name}: each term is there", terms <= losses.keys(), True)
+        expect(f"{name}: all finite", all(bool(torch.isfinite(each)) for each in losses.values()), True)
+        moved = any(not torch.equal(a, b) for a, b in zip(before, painter.parameters, strict=True))
+        expect(f"{name}: the adapter moved", moved, True)
+
+
 def main(data: Path, work: Path) -> None:
     unet = write_random_base(data / "sd15", work / "base")
     expect("parameters of the UNet", parameters(unet), 859_520_964)
@@ -109,6 +163,22 @@ def main(data: Path, work: Path) -> None:
     expect("every B moved", all(bool(value.any()) for key, value in state.items() if ".lora_B." in key), True)
     with safe_open(out / f"{name}.safetensors", framework="pt") as file:
         expect("steps in the adapter's header", file.metadata()["steps"], "2")
+
+    write_scorers(work / "base")
+    train_objectives(
+        [
+            *arguments,
+            "--modules",
+            "painter",
+            "--batch_size",
+            "4",
+            "--gan_space",
+            "latents",
+            "--cache",
+            str(out / "cache"),
+        ],
+        out / f"{name}.safetensors",
+    )
 
     pipe = SAGANetsPipeline.from_base(
         work / "base",

@@ -120,6 +120,19 @@ def paint_ours(pipe: SAGANetsPipeline, captions: list[str], alpha: float) -> flo
     return time.perf_counter() - start
 
 
+def with_adapter(pipe: SAGANetsPipeline, adapter: Path) -> SAGANetsPipeline:
+    """Another pipeline over the same modules, with an adapter for few steps.
+
+    Raises:
+        ValueError: the adapter's header names no steps.
+    """
+    other = copy.copy(pipe)
+    other.load_adapter(adapter)
+    if other._adapted_unets().adapter.num_inference_steps is None:
+        raise ValueError(f"`few_step`: the header of {adapter} does not say in how many steps it paints.")
+    return other
+
+
 def first_of_stream(pipe: SAGANetsPipeline, captions: list[str], alpha: float) -> float:
     """Seconds until the first frame of a streamed story is there."""
     start = time.perf_counter()
@@ -184,8 +197,10 @@ def measure(
     captions: list[str] | None = None,
     stock_steps: int = STOCK_STEPS,
     report: Callable[[str], None] = print,
+    few_step: Path | None = None,
 ) -> dict[str, Any]:
-    """Run both sides `runs` times in turn, each after one run to warm up, and return every figure."""
+    """Run both sides `runs` times in turn, each after one run to warm up, and return every figure; with `few_step`, an
+    adapter whose header names its steps, ours once more with that one."""
     if runs < 1:
         raise ValueError(f"`runs` has to be at least 1, but is {runs}.")
     captions = captions or CAPTIONS
@@ -197,16 +212,28 @@ def measure(
     peak = peak_mb()
     stock = stock_pipeline(pipe, adapter, strength=1.0)
     paint_stock(pipe, stock, captions, stock_steps)
-    ours_times, stock_times, ours_first, stock_first = [], [], [], []
+    fast = with_adapter(pipe, few_step) if few_step is not None else None
+    if fast is not None:
+        paint_ours(fast, captions, fast.trained_lora_alpha)
+    ours_times, stock_times, ours_first, stock_first, fast_times = [], [], [], [], []
     for run in range(runs):
         ready = paint_stock(pipe, stock, captions, stock_steps)
         stock_times.append(ready[-1])
         stock_first.append(ready[0])
         ours_times.append(paint_ours(pipe, captions, alpha))
         ours_first.append(first_of_stream(pipe, captions, alpha))
+        if fast is not None:
+            fast_times.append(paint_ours(fast, captions, fast.trained_lora_alpha))
         report(f"run {run + 1} of {runs}: stock {stock_times[-1]:.2f} s, ours {ours_times[-1]:.2f} s")
     ours, theirs = statistics.median(ours_times), statistics.median(stock_times)
+    quick: dict[str, Any] = {}
+    if fast is not None:
+        own = statistics.median(fast_times)
+        steps = fast._adapted_unets().adapter.num_inference_steps
+        quick = {"few_step": {"steps": steps, "seconds": fast_times, "median": own, "ratio": theirs / own}}
+        quick["few_step"]["ratio_to_ours"] = ours / own
     return {
+        **quick,
         "frames": len(captions),
         "runs": runs,
         "alpha": alpha,
@@ -228,12 +255,18 @@ def measure(
 
 def as_text(figures: dict[str, Any]) -> str:
     stock, ours, first, unet = (figures[name] for name in ("stock", "ours", "first_frame", "unet"))
+    few = figures.get("few_step")
+    quick = []
+    if few:
+        ratios = f"{few['ratio']:.2f} times faster than stock, {few['ratio_to_ours']:.2f} than ours"
+        quick.append(f"  ours, few-step adapter, {few['steps']} steps            {few['median']:8.2f} s, {ratios}")
     return "\n".join(
         [
             f"{figures['frames']} frames, medians of {figures['runs']} interleaved runs, {figures['threads']} threads",
             f"  stock StableDiffusionPipeline, {stock['steps']} steps PNDM   {stock['median']:8.2f} s",
             f"  ours, batch mode, {ours['steps']} steps                 {ours['median']:8.2f} s",
             f"  ratio                                        {figures['ratio']:8.2f} times faster",
+            *quick,
             f"  first frame: stock {first['stock']:.2f} s, ours (stream) {first['ours']:.2f} s",
             f"  peak memory of ours: {ours['peak_mb']:.0f} MB",
             f"  UNet, {unet['dtype']}: {unet['unet_gflop_per_second']:.0f} GFLOP/s of the "
@@ -247,9 +280,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the medians count (default: 5)")
     parser.add_argument("--adapter", type=Path, default=ADAPTER, help="LoRA file for the stock side")
+    parser.add_argument("--few_step", type=Path, default=None, help="adapter for few steps, for a row of its own")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
     args = parser.parse_args(argv)
-    figures = measure(SAGANetsPipeline.from_embedded(fastest_dtype()), args.adapter, args.runs)
+    pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
+    figures = measure(pipe, args.adapter, args.runs, few_step=args.few_step)
     print(as_text(figures))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

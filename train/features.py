@@ -36,9 +36,9 @@ MIN_SIDE = 0.05  # of a box, in shares of the picture's sides
 MAX_PROBED = 400  # clips
 
 
-def preprocessing(path: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation, (3, 1, 1), by which a model wants pictures in [0, 1] scaled; 0.5 each if a folder does not
-    say."""
+def preprocessing(path: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor, int | None]:
+    """Mean and deviation, (3, 1, 1), by which a model wants pictures in [0, 1] scaled, and their side in pixels; 0.5
+    each and None if a folder does not say."""
     try:
         config, _ = ImageProcessingMixin.get_image_processor_dict(path)
     except OSError:
@@ -46,7 +46,9 @@ def preprocessing(path: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor]:
             raise
         config = {}
     mean, std = (config.get(name, [0.5] * 3) for name in ("image_mean", "image_std"))
-    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    size = config.get("crop_size") or config.get("size") or {}
+    side = size.get("height", size.get("shortest_edge")) if isinstance(size, dict) else size
+    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1), side
 
 
 def scaled(pictures: torch.Tensor, size: int, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -73,14 +75,13 @@ class CharacterFeatures:
     def __init__(self, path: str | os.PathLike, device: torch.device | str = "cpu"):
         try:
             self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False).to(device)
-            self.mean, self.std = preprocessing(path)
+            self.mean, self.std, self.size = preprocessing(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"`char_features` {str(path)!r} holds no vision model ({' '.join(str(error).split())[:120]}); "
                 "`python -m train.features` trains a small one."
             ) from None
-        size = getattr(self.model.config, "image_size", None)
-        self.size = size if isinstance(size, int) else SIZE
+        self.size = self.size or getattr(self.model.config, "image_size", SIZE)
 
     def __call__(self, crops: list[torch.Tensor]) -> torch.Tensor:
         """Features (B, D) of unit length of pictures (3, h, w) in [-1, 1], each of its own size."""

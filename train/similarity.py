@@ -40,7 +40,7 @@ class ClipSimilarity:
                 f"`clip` {str(path)!r} knows {words} tokens, but the tokenizer has {len(self.tokenizer)}."
             )
         self.size = self.model.config.vision_config.image_size
-        self.mean, self.std = preprocessing(path)
+        self.mean, self.std, _ = preprocessing(path)
         self.length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
 
     def images(self, pictures: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from benchmarks.story import as_text, base_weights, measure, paint_stock, stock_pipeline
 
@@ -62,3 +64,18 @@ def test_stock_paints_one_frame_a_call(tiny_pipe, tiny_adapter):
     stock = stock_pipeline(tiny_pipe, tiny_adapter, strength=1.0)
     ready = paint_stock(tiny_pipe, stock, CAPTIONS, steps=2)
     assert len(ready) == 2 and 0 < ready[0] < ready[1]
+
+
+def test_a_few_step_adapter_has_a_row(tiny_pipe, tiny_adapter, tmp_path):
+    path = tmp_path / "few.safetensors"
+    with safe_open(tiny_adapter, framework="pt") as file:
+        header = {**file.metadata(), "objective": "gan", "num_inference_steps": "1", "guidance_scale": "1"}
+    save_file(load_file(tiny_adapter), path, metadata=header)
+    arguments = {"runs": 1, "captions": CAPTIONS, "stock_steps": 2, "report": lambda line: None}
+    figures = measure(tiny_pipe, tiny_adapter, few_step=path, **arguments)
+    few = figures["few_step"]
+    assert few["steps"] == 1 and len(few["seconds"]) == 1 and "few-step adapter, 1 steps" in as_text(figures)
+    assert few["ratio"] == figures["stock"]["median"] / few["median"]
+    assert tiny_pipe._adapted_unets().adapter.num_inference_steps is None  # its own adapter is as it was
+    with pytest.raises(ValueError, match="does not say in how many steps"):
+        measure(tiny_pipe, tiny_adapter, few_step=tiny_adapter, **arguments)

@@ -33,13 +33,20 @@ def test_nt_xent_by_hand():
 
 
 def test_pictures_are_scaled_as_the_model_wants_them(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.4] * 3, "image_std": [0.2] * 3}))
-    mean, std = preprocessing(tmp_path)
+    settings = {
+        "image_mean": [0.4] * 3,
+        "image_std": [0.2] * 3,
+        "size": {"shortest_edge": 9},
+        "crop_size": {"height": 2},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    mean, std, size = preprocessing(tmp_path)
+    assert size == 2
     x = scaled(torch.full((1, 3, 4, 4), -0.2), 2, mean, std)
     assert x.shape == (1, 3, 2, 2) and x.abs().max() < 1e-6  # -0.2 is 0.4 of [0, 1]
     (tmp_path / "preprocessor_config.json").unlink()
     pictures = torch.rand(1, 3, 8, 8)
-    assert torch.allclose(scaled(pictures, 8, *preprocessing(tmp_path)), pictures, atol=1e-6)
+    assert torch.allclose(scaled(pictures, 8, *preprocessing(tmp_path)[:2]), pictures, atol=1e-6)
 
 
 def test_trained_probed_and_opened(show, tmp_path):

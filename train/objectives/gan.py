@@ -48,4 +48,5 @@ class Gan(Objective):
 
         latents = generate(predict, painter.scheduler, batch.noise, timesteps[:taken], batch.generator)
         weights = torch.ones(len(batch), device=latents.device)
-        return Found(batch, latents, weights, painter.decode, config.decoded or len(batch), placed=False), {}
+        decoded = min(config.decoded or len(batch), len(batch))
+        return Found(batch, latents, weights, painter.decode, decoded, placed=False), {}

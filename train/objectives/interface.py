@@ -95,7 +95,8 @@ class Found:
 
 
 class Learner:
-    """A network with an optimizer of its own.
+    """A network with an optimizer of its own, of a constant rate. Where a step has several parts, it takes one of its
+    own in each.
 
     Args:
         module (`torch.nn.Module`): what learns.

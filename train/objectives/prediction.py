@@ -31,5 +31,5 @@ class OnPrediction(Objective):
             l2 = torch.nn.functional.mse_loss(latents, batch.latents)
         keep = kept_signal(scheduler, batch.timesteps)
         weights = keep if config.timestep_weighting == "signal" else torch.ones_like(keep)
-        decoded = config.decoded or len(batch)
+        decoded = min(config.decoded or len(batch), len(batch))
         return Found(batch, latents, weights, self.painter.decode, decoded), {"l2": l2}
