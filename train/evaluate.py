@@ -423,7 +423,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--storygan", type=Path, default=None, help="folder of train.baselines.storygan")
     parser.add_argument("--sweep", nargs="+", default=None, metavar=("NAME", "VALUE"), help=f"{', '.join(SWEEPS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--page_frames", type=int, default=60, help="frames on the page of pictures; 0: no page")
+    parser.add_argument("--page_frames", type=int, default=40, help="frames on the page of pictures; 0: no page")
     parser.add_argument("--compare", type=Path, nargs=2, default=None, metavar=("A.json", "B.json"))
     return parser
 

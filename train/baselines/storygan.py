@@ -200,7 +200,7 @@ class StoryGAN:
 
 
 def train(
-    release: FlintstonesRelease, out: Path, steps: int, batch_size: int, seed: int, max_seconds: float, width: int = 32
+    release: FlintstonesRelease, out: Path, steps: int, batch_size: int, seed: int, max_seconds: float, width: int = 16
 ) -> StoryGAN:
     """Train on the release's training stories, resuming what `out` holds.
 
@@ -241,19 +241,23 @@ def train(
         tokens = generator.captions.tokens([captions[id] for id in ids])
         real = frames_of(release, ids, draw).unflatten(0, (batch_size, NUM_FRAMES))
         noise = torch.randn((batch_size, NUM_FRAMES + 1, STATE), generator=draw)
-        told = generator.captions(*tokens).unflatten(0, (batch_size, NUM_FRAMES))
-        fake, divergence = generator(told, noise)
         # real pictures under another story's captions are wrong as well
         mixed = generator.captions.tokens([captions[id] for id in ids[NUM_FRAMES:] + ids[:NUM_FRAMES]])
+        with torch.autocast("cpu", torch.bfloat16):
+            return losses(real, tokens, mixed, noise)
+
+    def losses(real: torch.Tensor, tokens: tuple, mixed: tuple, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        told = generator.captions(*tokens).unflatten(0, real.shape[:2])
+        fake, divergence = generator(told, noise)
         right, painted, other = judges(real, *tokens), judges(fake.detach(), *tokens), judges(real, *mixed)
         judging = sum(
-            F.relu(1 - a).mean() + 0.5 * (F.relu(1 + b).mean() + F.relu(1 + c).mean())
+            F.relu(1 - a.float()).mean() + 0.5 * (F.relu(1 + b.float()).mean() + F.relu(1 + c.float()).mean())
             for a, b, c in zip(right, painted, other, strict=True)
         )
         # the same judges with nothing to learn from this: one backward pass serves both sides
         fixed = {name: value.detach() for name, value in judges.named_parameters()}
         frames, whole = functional_call(judges, fixed, (fake, *tokens))
-        painting = -frames.mean() - whole.mean()
+        painting = -frames.float().mean() - whole.float().mean()
         return {"loss": judging + painting + 0.1 * divergence, "judging": judging, "painting": painting}
 
     @torch.no_grad()
@@ -275,9 +279,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="release of the show, in FlintstonesSV's layout")
     parser.add_argument("--out", type=Path, default=Path("runs/storygan"), help="checkpoint, log, samples and weights")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch_size", type=int, default=8, help="stories a step")
-    parser.add_argument("--width", type=int, default=32, help="channels at full size")
+    parser.add_argument("--width", type=int, default=16, help="channels at full size")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumable) after so long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -48,7 +48,9 @@ class Seen:
     def mistakes(self, stories: TestStories) -> np.ndarray:
         """Wrong characters and wrong settings: int (stories, frames)."""
         known = np.array(stories.settings)
-        return (self.characters != stories.labels).sum(axis=-1) + ((known != "") & (known != self.places))
+        return (self.characters != stories.labels).sum(axis=-1) + (
+            (known != "") & (self.places != "") & (known != self.places)
+        )
 
 
 def look(

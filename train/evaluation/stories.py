@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -91,17 +90,15 @@ class TestStories:
         return reduced(np.stack(frames), self.resolution)
 
     def halves(self) -> np.ndarray:
-        """Which of two disjoint halves each frame's clip is in: int (stories, frames) of 0 and 1.
+        """Which of two disjoint halves each frame's clip is in: int (stories, frames) of 0 and 1. No clip is in both.
 
-        By episode where there are four or more, otherwise by clip; no clip is in both.
+        By clip and not by episode: episodes differ in cast and places, so that two halves of a handful of them are far
+        apart whatever is painted (measured on the show's test split: a floor of 67.6, against 16.5 by clip).
         """
         clips = sorted({id for story in self.ids for id in story})
-        episode = {id: re.sub(r"_shot_.*", "", id) for id in clips}
-        units = episode if len(set(episode.values())) >= 4 else {id: id for id in clips}
-        names = sorted(set(units.values()))
-        order = np.random.default_rng(0).permutation(len(names))  # neighbours may alternate between two places
-        half = {names[unit]: i % 2 for i, unit in enumerate(order)}
-        return np.array([[half[units[id]] for id in story] for story in self.ids])
+        order = np.random.default_rng(0).permutation(len(clips))
+        half = {clips[clip]: i % 2 for i, clip in enumerate(order)}
+        return np.array([[half[id] for id in story] for story in self.ids])
 
     def with_captions(self, captions: list[list[str]]) -> TestStories:
         """The same stories told in other words: who and where then follows from the captions themselves."""

@@ -10,9 +10,10 @@ from transformers import CLIPModel, CLIPTokenizer
 from train.base import clip_config, train_tokenizers
 from train.data.flintstones import FlintstonesRelease
 from train.evaluation.painting import NearestFrames, shuffled, shuffled_rows
-from train.evaluation.scoring import Halves, alike, figures_of, figures_of_row, look, weights, with_intervals
+from train.evaluation.scoring import Halves, Whole, alike, figures_of, figures_of_row, look, weights, with_intervals
 from train.evaluation.stories import place_of, place_words, test_stories
 from train.metrics.clip import Scorer
+from train.metrics.inception import InceptionV3, PublishedJudge
 from train.metrics.judge import Judge
 from train.metrics.judge import main as train_judge
 
@@ -172,6 +173,32 @@ def test_halves_share_no_clip_and_compare_equal_counts(world):
     assert halves.distance([features]) == pytest.approx(halves.floor(), rel=1e-6)  # real frames are at the floor
     low, high = halves.interval(halves.floor, seed=0)
     assert low <= halves.floor() <= high
+
+
+def test_the_distance_of_all_to_all(world):
+    _, judge, stories = world
+    real = look(judge, stories, stories.real).features
+    whole = Whole(stories, real)
+    assert whole.count == 4 * len(stories) and whole.distance([real]) == pytest.approx(0, abs=1e-3)
+    moved = real + 1
+    assert whole.distance([moved, real]) == pytest.approx(real.shape[-1] / 2, rel=1e-3)  # mean of two seeds
+    low, high = whole.interval(lambda drawn: whole.distance([moved], drawn), seed=0)
+    assert low == pytest.approx(real.shape[-1], rel=1e-3) and high == pytest.approx(real.shape[-1], rel=1e-3)
+
+
+def test_a_published_judge_scores_who_and_leaves_out_where(world):
+    """Random weights of the real network; without a classifier of settings there is no BG-Acc, and no wrong place."""
+    _, _, stories = world
+    few = replace(stories, ids=stories.ids[:2], labels=stories.labels[:2], settings=stories.settings[:2])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        judge = PublishedJudge(InceptionV3(len(few.classes)).eval().requires_grad_(False), few.classes)
+    deep = lambda pictures: np.full((len(pictures), 5), pictures.mean(), dtype=np.float32)  # noqa: E731
+    seen = look(judge, few, few.real, inception=deep)
+    assert seen.features.shape == (2, 4, 2048) and seen.inception.shape == (2, 4, 5)
+    figures = figures_of({name: value.sum(axis=0) for name, value in seen.stats.items()}, judge.classes)
+    assert np.isnan(figures["bg_acc"]) and 0 <= figures["frame_acc"] <= 1
+    assert (seen.mistakes(few) == (seen.characters != few.labels).sum(axis=-1)).all()
 
 
 def test_continuation_scores_the_later_frames_alone(world, painter):
