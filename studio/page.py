@@ -102,7 +102,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                     gr.Examples(openings, inputs=opening, label="Openings to try", elem_id="openings")
                 with gr.Accordion("Bring pictures, or a story made here", open=False, elem_id="bring"):
                     files = gr.File(
-                        label="Pictures, a story file, or a PNG made here",
+                        label="Pictures or a story file",
                         file_count="multiple",
                         file_types=[".png", ".jpg", ".jpeg", ".webp", ".json"],
                         height=140,
