@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         pipe.load_adapter(args.lora)
         own = Path(args.lora).stem
     demo = build_demo(pipe, own=own)
-    demo.queue(max_size=20).launch(
+    demo.queue(max_size=64).launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,

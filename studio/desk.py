@@ -355,13 +355,16 @@ class Desk:
             self.version += 1
             board = self.board
             frames = [self._frame(board, panel) for panel in board.panels]
+            asked = self.asking is not None and len(self.options) < SUGGESTIONS
             unfinished = board.to_write() is not None or bool(board.to_paint())
+            stopped = self.stopped.is_set()
             return {
                 "version": self.version,
                 "frames": frames,
                 "message": self.message,
-                "busy": self.busy,
-                "unfinished": unfinished and not self.busy,
+                # whoever changes the board starts the work, so what is unfinished is being worked on
+                "busy": self.busy or (not stopped and (unfinished or asked)),
+                "unfinished": unfinished and stopped,
                 "can_undo": bool(self.history.past),
                 "can_redo": bool(self.history.future),
                 "full": len(frames) >= MAX_FRAMES,

@@ -136,7 +136,6 @@ class Handlers:
         desk.stopped.clear()
         desk.do(lambda _: board)
         desk.message = "Here we go\u2026"
-        desk.busy = True
         return desk, desk.view(), settings.seed
 
     def surprise(self, desk: Desk | None, num_frames: float, *controls: Any) -> tuple[Desk, dict, int]:

@@ -33,6 +33,8 @@ OPENINGS = [
     "Rumble is sleeping in the living room.\nPip is in the living room. She is holding a bone.",
     "Mr Flagg is in his office. He is angry.",
 ]
+# where the page is one column, the story is far below the button that starts it
+TO_THE_BOARD = "() => { if (innerWidth < 800) document.querySelector('#board').scrollIntoView(); }"
 TAKE_AWAY = [
     ("Strip", "strip"),
     ("Comic page", "comic"),
@@ -100,7 +102,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                     gr.Examples(openings, inputs=opening, label="Openings to try", elem_id="openings")
                 with gr.Accordion("Bring pictures, or a story made here", open=False, elem_id="bring"):
                     files = gr.File(
-                        label="Pictures (PNG, JPEG, WebP), a story file, or a PNG made here",
+                        label="Pictures or a story file",
                         file_count="multiple",
                         file_types=[".png", ".jpg", ".jpeg", ".webp", ".json"],
                         height=140,
@@ -177,7 +179,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                 )
                 with gr.Accordion("Compare strengths", open=False, elem_id="compare") as comparing:
                     marks = sorted({0, PAPERS_ALPHA, trained})
-                    with gr.Row(equal_height=True):
+                    with gr.Row(equal_height=False):
                         strengths = gr.Dropdown(
                             [f"{mark:g}" for mark in marks],
                             value=[f"{mark:g}" for mark in marks],
@@ -225,27 +227,31 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
             "show_progress": "hidden",
             "api_visibility": "private",
         }
+        # what may refuse goes through the queue too, since only then the page hears why; but it waits for nobody
+        promptly: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
         instantly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         controls = [seed, alpha, steps, guidance, temperature, adapter]
 
         def working(event: gr.events.Dependency) -> None:
             event.then(handlers.work, desk, [desk, board, kept], trigger_mode="multiple", **painter)
 
-        working(demo.load(handlers.open, kept, [desk, board, *controls], **instantly))
+        working(demo.load(handlers.open, kept, [desk, board, *controls], **promptly))
         working(
             tell.click(
-                handlers.tell, [desk, opening, num_frames, keep_seed, *controls], [desk, board, seed], **instantly
+                handlers.tell, [desk, opening, num_frames, keep_seed, *controls], [desk, board, seed], **promptly
             )
         )
-        working(surprise.click(handlers.surprise, [desk, num_frames, *controls], [desk, board, seed], **instantly))
-        working(board.act(handlers.act, desk, [desk, board, *controls], trigger_mode="multiple", **instantly))
+        working(surprise.click(handlers.surprise, [desk, num_frames, *controls], [desk, board, seed], **promptly))
+        for button in (tell, surprise):
+            button.click(None, js=TO_THE_BOARD, **instantly)
+        working(board.act(handlers.act, desk, [desk, board, *controls], trigger_mode="multiple", **promptly))
         for moved in (alpha, steps, guidance, temperature, adapter):
             working(
-                moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **instantly)
+                moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **promptly)
             )
-        working(files.upload(handlers.drop, [desk, files], [desk, board, brought, *controls], **instantly))
-        files.clear(handlers.drop, [desk, files], [desk, board, brought, *controls], **instantly)
-        files.delete(handlers.drop, [desk, files], [desk, board, brought, *controls], **instantly)
+        working(files.upload(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly))
+        files.clear(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly)
+        files.delete(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly)
 
         alpha.change(strength, alpha, strength_line, trigger_mode="always_last", **instantly)
         dice.click(lambda: secrets.randbelow(MAX_SEED + 1), None, seed, **instantly)
@@ -257,14 +263,14 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
             handlers.compare, [desk, strengths, which], [desk, comparison, row, left, right], **painter
         )
         chosen = {"fn": handlers.pair, "inputs": [desk, row, left, right], "outputs": slider}
-        compared.success(lambda: gr.Column(visible=True), None, pair_box, **instantly).then(**chosen, **instantly)
+        compared.success(lambda: gr.Column(visible=True), None, pair_box, **instantly).then(**chosen, **promptly)
         for each in (row, left, right):
-            each.input(**chosen, **instantly)
+            each.input(**chosen, **promptly)
         comparing.expand(lambda: gr.Timer(active=True), None, ticks, **instantly)
         comparing.collapse(lambda: gr.Timer(active=False), None, ticks, **instantly)
         ticks.tick(handlers.sweep, desk, [desk, sweep, ticks], **painter)
         for button, kind in takers:
-            button.click(partial(handlers.take, kind=kind), [desk, title], [desk, taken], **instantly)
+            button.click(partial(handlers.take, kind=kind), [desk, title], [desk, taken], **promptly)
         add_endpoints(handlers, painter)
     return demo
 
