@@ -133,7 +133,7 @@ def main(data: Path, work: Path) -> None:
     del unet
     write_gpt2(data / "gpt2", work / "gpt2")
     say("weights written")
-    write_release(work / "show", episodes=3, clips=6, size=SIDE, seed=0)
+    write_release(work / "show", episodes=3, clips=8, size=SIDE, seed=0)
 
     out, name = work / "run", "full-size"
     arguments = ["--data", str(work / "show"), "--base", str(work / "base"), "--captioner", str(work / "gpt2")]

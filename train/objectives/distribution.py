@@ -84,6 +84,7 @@ class DistributionTerm(Term):
             unconditional, conditional = both.chunk(2)
             guided = unconditional + config.dmd_guidance * (conditional - unconditional)
             of_teacher = predicted_latents(scheduler, guided, noisy, t)
+        torch.clear_autocast_cache()
         self.logs = {
             "fake_score_loss": float(loss.detach()),
             "dmd_distance": float((of_fake - of_teacher).abs().mean()),

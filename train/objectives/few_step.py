@@ -34,4 +34,5 @@ def generate(
             latents = scheduler.add_noise(latents, fresh, t)
         with torch.set_grad_enabled(torch.is_grad_enabled() and step == len(timesteps) - 1):
             latents = predicted_latents(scheduler, predict(latents, t), latents, t)
+        torch.clear_autocast_cache()  # weights that were cast without a gradient would stay without
     return latents

@@ -121,6 +121,7 @@ class Learner:
             raise FloatingPointError(f"{type(self.module).__name__}: the gradient is {norm.item()}.")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        torch.clear_autocast_cache()  # of the weights as they were
 
     def state_dict(self) -> dict[str, object]:
         return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -42,6 +42,7 @@ def make_coordinated(flags, tmp_path):
     """A function that opens a training with more flags."""
 
     def make(*more: str) -> Coordinated:
-        return Coordinated(parse_config(flags(tmp_path, *more)), Accelerator(cpu=True))
+        config = parse_config(flags(tmp_path, *more))
+        return Coordinated(config, Accelerator(cpu=True, mixed_precision=config.mixed_precision))
 
     return make

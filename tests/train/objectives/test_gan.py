@@ -3,6 +3,7 @@ import torch
 from diffusers import DDPMScheduler, LCMScheduler
 
 from sagan_pipeline.few_steps import generator_scheduler, trailing_timesteps
+from train.adapter import under_adapter
 from train.base import NOISE_CONFIG
 from train.objectives.diffusion import kept_signal, predicted_latents
 from train.objectives.distribution import DistributionTerm, distribution_loss
@@ -118,6 +119,22 @@ def test_the_generator_paints_with_its_own_adapter(distilled):
         == {("default",)}
         == {tuple(m.active_adapters) for m in distilled.painter.unet.modules() if hasattr(m, "lora_A")}
     )
+
+
+def test_in_bfloat16_a_step_is_seen_at_once(make_coordinated, tiny_adapter):
+    """autocast keeps casts of the weights; those from before a learner's step must not come back."""
+    more = ["--objective", "gan", "--l_dmd", "1", "--init_lora", str(tiny_adapter), "--mixed_precision", "bf16"]
+    trained = make_coordinated(*more, "--dmd_learning_rate", "0.1", "--dmd_fake_steps", "2")
+    painter = trained.painter
+    term = painter.objective.terms["dmd"]
+    batch = painter.batch(trained.draws(0).painter, slice(0, 8), seed=1, step=0)
+    with painter.accelerator.autocast(), under_adapter(painter.unet, "fake"):
+        before = term._predict(batch.noise, batch.timesteps, batch.states)
+        term.learners["fake_score"].step(before.square().mean())
+        after = term._predict(batch.noise, batch.timesteps, batch.states)
+    assert not torch.equal(before, after)
+    trained.loss(0)["loss"].backward()
+    assert all(parameter.grad is not None for parameter in painter.parameters)
 
 
 def test_distillation_needs_an_adapter(make_coordinated):
