@@ -126,7 +126,7 @@ class Instrument:
             args.num_frames,
             args.mode,
             args.num_stories,
-            args.seeds[0],
+            0,  # the same stories and real frames whatever the seeds of the painting
             args.shuffled_stories,
             args.resolution,
         )
@@ -319,6 +319,7 @@ class Instrument:
             "num_frames": args.num_frames,
             "num_stories": len(self.stories),
             "stories_asked": few,
+            "stories": key_of("", {"ids": self.stories.ids}).lstrip("-"),
             "resolution": args.resolution,
             "captions_from": args.captions,
             "split": self.split,
@@ -518,7 +519,9 @@ def main(argv: list[str] | None = None) -> None:
             if args.page_frames and not args.sweep:
                 report["page"] = f"{name}.html"
                 stories = instrument.stories_of(args.seeds[0])
-                write_page(args.out / report["page"], f"{name}: {args.protocol}", stories, shown, args.page_frames)
+                write_page(
+                    args.out / report["page"], f"{name}, protocol {args.protocol}", stories, shown, args.page_frames
+                )
     if main_process:
         write_json(args.out / f"{name}.json", report)
         write_readme(args.out)

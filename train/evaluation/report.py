@@ -329,6 +329,7 @@ MUST_AGREE = (
     "mode",
     "num_frames",
     "num_stories",
+    "stories",
     "split",
     "resolution",
     "captions_from",

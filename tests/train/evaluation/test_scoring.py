@@ -38,7 +38,7 @@ def world(make_release, tmp_path_factory):
         clip = release.clip(id)
         frames = np.stack([picture(clip.characters[0], clip.setting, draw) for _ in range(3)])
         np.save(release.layout.folder / f"{id}.npy", frames)
-    train_judge(["--data", str(release.root), "--out", str(root / "judge"), "--steps", "150", "--batch_size", "8"])
+    train_judge(["--data", str(release.root), "--out", str(root / "judge"), "--steps", "100", "--batch_size", "8"])
     judge = Judge.load(root / "judge")
     return release, judge, test_stories(release, judge.classes, "test", 4, "visualisation", None)
 
