@@ -15,7 +15,8 @@ from sagan_pipeline.story_file import frame_png, read_story_json, story_json
 from . import painting
 from .desk import story_seed
 from .editing import MAX_FRAMES, MAX_SEED, Recipe, Settings
-from .handlers import Handlers, checked_settings, refusals, whole_number, write_file
+from .files import write_file
+from .handlers import Handlers, checked_settings, refusals, whole_number
 from .painting import Painted
 from .words import captions_of
 

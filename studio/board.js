@@ -84,6 +84,7 @@ const newCard = (id) => {
   card.under = make("div", "under", { "aria-hidden": "true" });
   card.field = make("textarea", "caption", { rows: "1", maxlength: "2000", spellcheck: "false" });
   card.hint = make("p", "hint");
+  card.flag = make("p", "hint", {}, "The safety checker withheld this picture. Change its caption, or redraw it.");
   card.staleKeep = make("button", "small", { type: "button" }, "Keep");
   card.staleWrite = make("button", "small", { type: "button" }, "Rewrite");
   card.stale = make("div", "stale", {}, make("span", "", {}, "An earlier caption changed."), card.staleKeep, card.staleWrite);
@@ -107,7 +108,7 @@ const newCard = (id) => {
   card.field.addEventListener("blur", () => commit(card));
   const picture = make("div", "picture", {}, card.shot, card.ghost, card.number, card.pinned, card.bar);
   const caption = make("div", "cap", {}, card.under, card.field);
-  card.node = make("li", "frame", {}, picture, caption, card.hint, card.stale, card.options, card.tools);
+  card.node = make("li", "frame", {}, picture, caption, card.hint, card.flag, card.stale, card.options, card.tools);
   card.node.card = card;
   return card;
 };
@@ -154,6 +155,7 @@ const draw = (card, frame, index, count, view) => {
   show(card.bar, frame.progress !== null && frame.progress !== undefined);
   show(card.pinned, frame.pinned);
   show(card.stale, frame.stale);
+  show(card.flag, frame.flagged);
   label(card.staleKeep, "Keep the caption of " + name);
   label(card.staleWrite, "Rewrite the caption of " + name);
   card.node.classList.toggle("busy", frame.writing || frame.progress !== null);

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from sagan_pipeline import Frame, Story
@@ -22,6 +20,7 @@ from sagan_pipeline.story_file import StoryFile, frame_png
 
 from . import painting
 from .editing import MAX_FRAMES, Board, History, Panel, Recipe, Settings
+from .files import write_file
 from .painting import Painted
 
 
@@ -52,7 +51,6 @@ class Desk:
         self.history = History(Board(settings, story_seed(settings.seed)))
         self.pictures: OrderedDict[Recipe, Shown] = OrderedDict()
         self.given: list[Image.Image] = []  # pictures for the next story's opening
-        self.paths: set[str] = set()  # of files that the page shows
         self.stopped = threading.Event()
         self.lock = threading.RLock()
         self.version = 0
@@ -114,7 +112,7 @@ class Desk:
         elif action == "continue":
             self.stopped.clear()
         elif action == "reroll":
-            self.board._unpinned(panel_id)
+            self.board.check_unpinned(panel_id)
             self.asking, self.options = panel_id, []
             self.stopped.clear()
         elif action == "choose":
@@ -172,8 +170,7 @@ class Desk:
             model=picture.model,
             flagged=picture.flagged,
         )
-        path = save_bytes_to_cache(frame_png(frame), f"frame-{number:02}.png", get_upload_folder())
-        self.paths.add(path)
+        path = write_file(f"frame-{number:02}.png", frame_png(frame))
         self.pictures[recipe] = Shown(picture, path)
         while len(self.pictures) > KEPT_PICTURES:
             self.pictures.popitem(last=False)
@@ -334,9 +331,7 @@ class Desk:
             return self.pictures[panel.painted].path
         key = id(panel.frame.image)
         if key not in self._given_paths:
-            data = frame_png(replace(panel.frame, pinned=False))
-            path = save_bytes_to_cache(data, "frame.png", get_upload_folder())
-            self.paths.add(path)
+            path = write_file("frame.png", frame_png(replace(panel.frame, pinned=False)))
             self._given_paths[key] = (panel.frame.image, path)  # the picture too, so that its id stays its own
             while len(self._given_paths) > 4 * MAX_FRAMES:
                 self._given_paths.popitem(last=False)

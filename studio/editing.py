@@ -241,7 +241,7 @@ class Board:
 
     def edit(self, panel_id: int, caption: str) -> Board:
         """The visitor's own caption. Raises `ValueError` if it is too long or the frame is pinned."""
-        self._unpinned(panel_id)
+        self.check_unpinned(panel_id)
         text = " ".join(caption.split())
         if not text:
             raise ValueError("a caption needs a word; delete the frame, or let the captioner rewrite it.")
@@ -261,7 +261,7 @@ class Board:
         for panel in self.panels:
             stale = panel_id is None and self.is_stale(panel) and not panel.frame.pinned
             if panel.id == panel_id or stale:
-                self._unpinned(panel.id)
+                self.check_unpinned(panel.id)
                 board = board.change(panel.id, caption="", caption_given=False, written_from=None)
         return board
 
@@ -275,7 +275,7 @@ class Board:
 
     def redraw(self, panel_id: int) -> Board:
         """Other noise for this frame; a given picture gives way to a painted one."""
-        self._unpinned(panel_id)
+        self.check_unpinned(panel_id)
         seed = self.panel(panel_id).frame.seed
         new = seed_for(seed if seed is not None else self.story_seed, "redraw", panel_id)
         return self.change(panel_id, seed=new, image_given=False)
@@ -320,7 +320,8 @@ class Board:
         new = replace(panel, frame=frame, painted=recipe)
         return replace(self, panels=(*self.panels[:place], new, *self.panels[place + 1 :]))
 
-    def _unpinned(self, panel_id: int) -> None:
+    def check_unpinned(self, panel_id: int) -> None:
+        """Raises `ValueError` if the frame is pinned."""
         if self.panel(panel_id).frame.pinned:
             raise ValueError("this frame is pinned; unpin it first.")
 

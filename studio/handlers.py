@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from sagan_pipeline.checks import checked_caption
 from sagan_pipeline.export import export
 from sagan_pipeline.story_file import MAX_JSON_BYTES, open_picture, read_png, read_story_json, story_json
 
+from . import painting
 from .desk import Desk, story_seed
 from .editing import MAX_FRAMES, MAX_SEED, MOST, Board, Settings
+from .files import write_file
 from .words import captions_of
 
 
@@ -336,9 +336,7 @@ class Handlers:
         return desk, view, gr.Timer(active=not done)
 
     def trained_alpha(self) -> float:
-        from .painting import MODELS
-
-        return next(iter(MODELS[self.model].values())).trained_lora_alpha
+        return next(iter(painting.MODELS[self.model].values())).trained_lora_alpha
 
     def sweep_alphas(self, board: Board) -> list[float]:
         """Nine strengths from the base to one and a half times the training, and the story's own."""
@@ -353,11 +351,6 @@ class Handlers:
         with refusals("Nothing to take away yet"):
             path = write_file(*export(desk.story(), kind, str(title)[:200], desk.board.facts()))
         return desk, gr.File(path, visible=True)
-
-
-def write_file(name: str, data: bytes) -> str:
-    """A file that the page may offer."""
-    return save_bytes_to_cache(data, name, get_upload_folder())
 
 
 def here(desk: Desk | None) -> Desk:

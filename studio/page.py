@@ -14,7 +14,9 @@ from sagan_pipeline import SAGANetsPipeline
 
 from . import painting
 from .api import add_endpoints
+from .desk import Desk
 from .editing import MAX_FRAMES, MAX_SEED, MOST, Settings
+from .files import WRITTEN
 from .handlers import Handlers
 from .theme import look
 from .words import strength_of, unknown_words, warning_about
@@ -72,7 +74,8 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
     openings = [text for text in OPENINGS if vocabulary and not unknown_words(text, vocabulary)]
 
     with gr.Blocks(title="SAGANets", delete_cache=(3600, 24 * 3600)) as demo:
-        desk = gr.State(None, time_to_live=REST)
+        demo.temp_file_sets.append(WRITTEN)
+        desk = gr.State(None, time_to_live=REST, delete_callback=_leave)
         kept = gr.BrowserState("", storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
         gr.HTML(
             "<header><h1>SAGANets</h1>"
@@ -277,6 +280,12 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
 
 def _read(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
+
+
+def _leave(desk: Desk | None) -> None:
+    """Nobody waits for the rest of a story whose visitor is gone."""
+    if desk is not None:
+        desk.stopped.set()
 
 
 def _warn(text: str, vocabulary: list[str]) -> dict:

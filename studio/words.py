@@ -43,8 +43,8 @@ def warning_about(text: str, vocabulary: Iterable[str] | None) -> str:
     words = unknown_words(text, vocabulary)
     if not words:
         return ""
-    quoted = listed([f"\u201c{word}\u201d" for word in words])
-    return f"\u26a0 This model does not know {quoted}, and will paint something else there."
+    quoted = listed([f"\u201c<u>{word}</u>\u201d" for word in words])
+    return f"This model does not know {quoted}, and will paint something else there."
 
 
 def strength_of(alpha: float | None, rank: int, trained_alpha: float) -> str:

@@ -235,12 +235,11 @@ def test_a_story_comes_and_is_directed(open_page, pictures):
     told = captions(page)
     assert told[0] == OPENING and all(told)
     assert [shot.get_attribute("alt") for shot in shots(page).all()] == told
-    page.screenshot(path=pictures / "studio.png")
-
     # one more frame
     button(page, "One more frame").click()
     rest(page, 4)
     assert captions(page)[:3] == told
+    page.screenshot(path=pictures / "studio.png")
     before = sources(page)
 
     # redraw one, and only that one

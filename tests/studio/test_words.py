@@ -32,7 +32,10 @@ def test_listed():
 
 def test_warning_names_the_words():
     warning = warning_about("Gus rides a bus in the kitchen.", VOCABULARY)
-    assert "\u201crides\u201d, \u201ca\u201d and \u201cbus\u201d" in warning and "kitchen" not in warning
+    assert (
+        "\u201c<u>rides</u>\u201d, \u201c<u>a</u>\u201d and \u201c<u>bus</u>\u201d" in warning
+        and "kitchen" not in warning
+    )
     assert warning_about("Gus is in the kitchen.", VOCABULARY) == ""
     assert warning_about("Whatever.", None) == warning_about("Whatever.", []) == ""
 
