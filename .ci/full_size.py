@@ -1,7 +1,8 @@
 """Trains and tells at the size of Stable Diffusion 1.5 and GPT-2, on random weights: `python .ci/full_size.py DATA`.
 
 DATA holds the published configurations in `sd15/` and GPT-2's vocabulary in `gpt2/`. Nothing of it belongs to this
-project. What is painted is noise; that it is trained, resumed, saved, opened and painted at all is what is checked.
+project. What is painted is noise; that it is trained by every objective, resumed, saved, opened and
+painted at all is what is checked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time a four-frame story: stock `StableDiffusionPipeline` against ours, interleaved, in one process.
 
-    python -m benchmarks.story [--runs 5] [--json results.json]
+    python -m benchmarks.story [--runs 5] [--few_step ADAPTER] [--json results.json]
 
 Both sides paint the same four captions with the same weights at the same size, and decode with the same decoder.
 Stock: 50 steps of PNDM as Stable Diffusion 1.5 ships, the adapter by `load_lora_weights` and `set_adapters`, one

@@ -26,7 +26,7 @@ class ClipSimilarity:
     def __init__(self, path: str | os.PathLike, base: str | os.PathLike, device: torch.device | str = "cpu"):
         try:
             self.model = CLIPModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False).to(device)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a Hub id that cannot be is a ValueError
             raise ValueError(
                 f"`clip` {str(path)!r} holds no CLIP pair ({' '.join(str(error).split())[:120]}); `python -m "
                 "train.base clip` trains one and `export` writes it as BASE/clip."
