@@ -4,8 +4,8 @@
 
 In the browser: from the click on "Tell the story" to the first sharpened preview, to the first frame and to all four;
 and from the move of the slider of alpha to four repainted frames, each as a person sees it. Directly, in a process of
-its own with as many threads: `pipe.stream(...)` of the same story, whose frames come one by one too, and
-`pipe.paint(...)` of its captions under the other alpha, in one batch as the page does. Nothing is taken from a cache:
+its own with as many threads, the same work in the same order: `pipe.write_captions(...)`, `pipe.stream(...)` of them,
+one by one, and `pipe.paint(...)` of them under the other alpha, in one batch. Nothing is taken from a cache:
 every run has a story and an alpha that no run before had. Medians, and the page's time by the pipeline's.
 """
 
@@ -84,9 +84,9 @@ def in_browser(page: Page, seed: int, alpha: int) -> dict[str, float]:
 
 
 def directly(pipe: SAGANetsPipeline, seed: int, alpha: int) -> dict[str, float]:
-    start, captions, times = time.perf_counter(), [], []
-    for frame in pipe.stream([OPENING], num_frames=FRAMES, generator=torch.Generator().manual_seed(seed)):
-        captions.append(frame.caption)
+    start, times = time.perf_counter(), []
+    (captions,) = pipe.write_captions([OPENING], FRAMES, generator=torch.Generator().manual_seed(seed))
+    for _ in pipe.stream(captions, num_frames=FRAMES, generator=torch.Generator().manual_seed(seed)):
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
     pipe.paint(captions, lora_alpha=alpha, generator=torch.Generator().manual_seed(seed))

@@ -150,7 +150,6 @@ const draw = (card, frame, index, count, view) => {
   card.preview = frame.preview;
   if (frame.preview) { card.ghost.src = frame.preview; card.ghost.hidden = false; }
   else if (!frame.src || card.shot.getAttribute("src") === frame.src) card.ghost.hidden = true;
-  card.ghost.style.filter = "blur(" + (10 * (1 - (frame.progress || 0))).toFixed(1) + "px)";
   card.bar.style.width = Math.round(100 * (frame.progress || 0)) + "%";
   show(card.bar, frame.progress !== null && frame.progress !== undefined);
   show(card.pinned, frame.pinned);

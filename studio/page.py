@@ -206,7 +206,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                             label="Before and after",
                             interactive=False,
                             format="png",
-                            height=420,
+                            height=500,
                             elem_id="pair-slider",
                         )
                     sweep = gr.HTML(
