@@ -256,7 +256,10 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         if lora_alpha is None:
             lora_alpha = self._default_alpha(unets)
         alphas = checked_alphas(lora_alpha, MAX_ALPHA if unets else 0.0)
-        steps, guidance = num_inference_steps, guidance_scale
+        steps = config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
+        steps = whole("num_inference_steps", steps, 1, MAX_STEPS)  # the model's own default too
+        guidance = config.default_guidance_scale if guidance_scale is None else guidance_scale
+        guidance = number("guidance_scale", guidance, 0.0, 100.0)
         warmth = config.default_temperature if temperature is None else temperature
         side = self.unet.config.sample_size * self.vae_scale_factor
         unit = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -271,8 +274,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
             )
         request = Request(
             alphas=alphas,
-            num_inference_steps=None if steps is None else whole("num_inference_steps", steps, 1, MAX_STEPS),
-            guidance_scale=None if guidance is None else number("guidance_scale", guidance, 0.0, 100.0),
+            num_inference_steps=None if num_inference_steps is None else steps,
+            guidance_scale=None if guidance_scale is None else guidance,
             negative_prompt=negative_prompt or "",
             height=multiple("height", side if height is None else height, unit),
             width=multiple("width", side if width is None else width, unit),

@@ -48,6 +48,8 @@ def test_the_steps_of_the_header_are_taken_and_may_be_overruled(pipe, with_heade
     pipe.load_adapter(with_header(**GAN))
     assert made_with(paint(pipe)) == {(2, 1.0)}
     assert made_with(paint(pipe, num_inference_steps=4, guidance_scale=3)) == {(4, 3.0)}
+    with pytest.raises(ValueError, match="`num_inference_steps` is 0"):
+        paint(pipe, num_inference_steps=0)
     assert made_with(paint(pipe, lora_alpha=0)) == {(3, 5.0)}  # the base in the model's own defaults
     story = pipe(CAPTIONS, lora_alpha=[0, 32], generator=torch.Generator().manual_seed(7), output_type="latent")
     assert [made_with(each.frames) for each in story.stories] == [{(3, 5.0)}, {(2, 1.0)}]
