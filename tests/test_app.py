@@ -1,6 +1,7 @@
 """The page as a visitor meets it: `python app.py` in a process of its own, and a browser that walks through it.
 
-Screenshots go to a temporary folder, or to the one that SAGANETS_SCREENSHOTS names.
+Screenshots go to a temporary folder, or to the one that SAGANETS_SCREENSHOTS names; studio.png and compare.png of them
+are the README's.
 """
 
 from __future__ import annotations
@@ -360,7 +361,8 @@ def test_alpha_is_live_and_strengths_are_compared(open_page, pictures):
     expect(page.locator("#pair-slider img").first).to_be_visible(timeout=SOON)
     page.locator("#comparison").scroll_into_view_if_needed()
     check_with_axe(page)
-    page.screenshot(path=pictures / "compare.png", full_page=True)
+    page.locator("#comparison").screenshot(path=pictures / "compare.png")
+    page.screenshot(path=pictures / "compare-page.png", full_page=True)
 
 
 def test_a_story_is_taken_away_and_brought_back(open_page, pictures, tmp_path):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app import EMBEDDED, parse_args
+
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,3 +91,13 @@ def test_app_explains_its_flags_without_loading_a_model():
     assert run.returncode == 0, run.stderr
     for flag in ("--model", "--lora", "--host", "--port", "--share"):
         assert flag in run.stdout
+
+
+def test_the_variables_of_a_space_choose_its_model_and_adapter(monkeypatch):
+    for name in ("SAGANETS_MODEL", "SAGANETS_LORA"):
+        monkeypatch.delenv(name, raising=False)
+    assert (parse_args([]).model, parse_args([]).lora) == (EMBEDDED, None)
+    monkeypatch.setenv("SAGANETS_MODEL", "tester/model")
+    monkeypatch.setenv("SAGANETS_LORA", "lora_weights/mine.safetensors")
+    assert (parse_args([]).model, parse_args([]).lora) == ("tester/model", "lora_weights/mine.safetensors")
+    assert parse_args(["--model", "other"]).model == "other"
