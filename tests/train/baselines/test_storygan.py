@@ -12,11 +12,11 @@ CAPTIONS = ["Gus is in the yard.", "Mabel waves.", "Otto sleeps.", "xyzzy"]
 
 
 def test_a_story_is_painted_from_its_own_noise(release_folder, tmp_path):
-    """A training of two steps, stopped after none, and its model: same noise, same story."""
+    """A training of two steps, stopped after one, and its model: same noise, same story."""
     arguments = ["--data", str(release_folder), "--out", str(tmp_path), "--steps", "2", "--width", "8"]
     state = torch.get_rng_state()
     main([*arguments, "--batch_size", "2", "--minutes", "0"])
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 0
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
     main([*arguments, "--batch_size", "2"])
     assert torch.equal(state, torch.get_rng_state())
     held = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

@@ -119,8 +119,8 @@ def test_training_learns_who_and_where_and_resumes(release_folder):
         np.save(release.layout.folder / f"{id}.npy", np.full((2, 16, 16, 3), shade, np.uint8))
     out = release_folder.parent / "judge"
     arguments = ["--data", str(release_folder), "--out", str(out), "--steps", "200", "--batch_size", "8"]
-    main([*arguments, "--minutes", "0"])  # stopped at once, and goes on
-    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 0
+    main([*arguments, "--minutes", "0"])  # stopped after a step, and goes on
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 1
     main(arguments)
     report = json.loads((out / "report.json").read_text())
     assert report["test"]["char_f1_micro"] >= 0.9 and report["test"]["bg_acc"] >= 0.8
