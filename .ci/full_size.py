@@ -195,6 +195,7 @@ def main(data: Path, work: Path) -> None:
         num_frames=4,
         lora_alpha=[10, 32],
         num_inference_steps=2,
+        temperature=5.0,  # after two steps its likeliest token is no word
         height=SIDE,
         width=SIDE,
         generator=torch.Generator().manual_seed(7),
