@@ -135,27 +135,15 @@ def _table_of_adapters(adapters: dict[str, Adapter], default: str) -> str:
 
 
 def _rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of a report of `train.evaluate`, real frames first: of stories, or, in reports from before it told
-    stories, of captions painted one by one."""
-    if "rows" in evaluation:
-        return [{**row, "char_f1_micro_95": row["intervals"]["char_f1_micro"]} for row in evaluation["rows"]]
-    frames = evaluation["frames"]
-    painted = [{"name": f"alpha {row['lora_alpha']:g}", **row} for row in frames["painted"]]
-    return [{"name": "real", **frames["real_frames"]}, *painted]
+    """The figures of a report of `train.evaluate`, real frames first."""
+    return [{**row, "char_f1_micro_95": row["intervals"]["char_f1_micro"]} for row in evaluation["rows"]]
 
 
-def _what(evaluation: dict[str, Any]) -> tuple[str, str, str]:
-    """Split, what was painted of it, and what FJD is measured to, in words."""
-    if "rows" in evaluation:
-        told = f"{evaluation['num_stories']} stories of {evaluation['num_frames']} frames"
-        halves = f"real frames, between two halves of {evaluation['fjd_frames']} that share no clip"
-        return evaluation["split"], told, halves
-    frames = evaluation["frames"]
-    return frames["split"], f"{frames['clips']} captions, one frame each", f"{frames['fjd_reference']} real frames"
+def _told(evaluation: dict[str, Any]) -> str:
+    return f"{evaluation['num_stories']} stories of {evaluation['num_frames']} frames"
 
 
 def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | None:
-    split, told, _ = _what(evaluation)
     row = next((row for row in _rows(evaluation) if row.get("lora_alpha") == alpha), None)
     if row is None:
         return None
@@ -164,8 +152,8 @@ def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | Non
             task_type="text-to-image",
             task_name="Story visualization",
             dataset_type=evaluation["dataset"],
-            dataset_name=f"{evaluation['dataset']}, {told}",
-            dataset_split=split,
+            dataset_name=f"{evaluation['dataset']}, {_told(evaluation)}",
+            dataset_split=evaluation["split"],
             metric_type=kind,
             metric_name=f"{name}, alpha {alpha:g}",
             metric_value=row[key],
@@ -178,17 +166,17 @@ def _results(evaluation: dict[str, Any], alpha: float) -> list[EvalResult] | Non
 def _measured(evaluation: dict[str, Any] | None) -> list[str]:
     if not evaluation:
         return ["## Measured", "Nothing yet."]
-    split, told, reference = _what(evaluation)
-    seeds = ", ".join(map(str, evaluation.get("seeds", [evaluation["seed"]])))
+    seeds = ", ".join(map(str, evaluation["seeds"]))
     lines = ["| | Char-F1 micro (95%) | Frame-Acc | BG-Acc | FJD |", "|---|---|---|---|---|"]
     for row in _rows(evaluation):
         low, high = row["char_f1_micro_95"]
         share = f"{row['char_f1_micro']:.1%} ({low:.1%} to {high:.1%})"
         lines.append(f"| {row['name']} | {share} | {row['frame_acc']:.1%} | {row['bg_acc']:.1%} | {row['fjd']:.1f} |")
     made = (
-        f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seeds {seeds}: {told} of the {split} "
-        f"split of {evaluation['dataset']}. A judge that trained on real frames, and never trained a model here, says "
-        f"who is in a frame and where. FJD is the Fréchet distance of its features to {reference}; it is no FID. "
+        f"`{evaluation['command']}` at commit `{evaluation['commit'][:12]}`, seeds {seeds}: {_told(evaluation)} of "
+        f"the {evaluation['split']} split of {evaluation['dataset']}. A judge that trained on real frames, and never "
+        "trained a model here, says who is in a frame and where. FJD is the Fréchet distance of its features to real "
+        f"frames, between two halves of {evaluation['fjd_frames']} that share no clip; it is no FID. "
         "Interval: 95%, by bootstrap. All numbers: `evaluation.json`."
     )
     parts = ["## Measured", "\n".join(lines), made]

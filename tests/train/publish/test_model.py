@@ -57,8 +57,7 @@ def test_the_card_says_what_was_measured(written):
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "diffusers", "text-to-image")
     assert data.datasets == ["me/show"] and "lora" in data.tags and data.base_model is None
     assert [entry["output"]["url"] for entry in data.widget] == [f"images/frame-{i}.png" for i in range(1, 5)]
-    rows = figures["rows"] if "rows" in figures else figures["frames"]["painted"]
-    row = next(row for row in rows if row.get("lora_alpha") == 32)
+    row = next(row for row in figures["rows"] if row.get("lora_alpha") == 32)
     measured = {result.metric_name: result.metric_value for result in data.eval_results}
     assert measured["Char-F1 (micro), alpha 32"] == row["char_f1_micro"] and measured["FJD, alpha 32"] == row["fjd"]
     for text in (
