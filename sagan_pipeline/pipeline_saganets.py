@@ -39,7 +39,7 @@ from .checks import (
 )
 from .few_steps import generator_scheduler
 from .loading import PAINTER, SAGANetsLoaderMixin
-from .lora import AdaptedUNets
+from .lora import AdaptedUNets, Adapter
 from .pipeline_output import SAGANetsPipelineOutput
 from .safety import blank_picture, flagged_pictures
 from .story import Frame, Story, draw_seed, seed_for
@@ -170,6 +170,13 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         """What a call takes for `lora_alpha=None`: the adapter's own default, else the model's, else the trained
         alpha; 0 without an adapter."""
         return self._default_alpha(self._adapted_unets())
+
+    @property
+    def default_sampling(self) -> tuple[int, float]:
+        """Steps and guidance that a call takes for `None`: what the adapter was made for, where its header says so,
+        else the model's own. The base (alpha 0) is painted by the model's own always."""
+        unets = self._adapted_unets()
+        return self._own_sampling(unets.adapter if unets else None)
 
     def _default_alpha(self, unets: AdaptedUNets | None) -> float:
         if unets is None:
@@ -356,17 +363,17 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
         return latents, generators
 
     def _sampling(self, alpha: float, request: Request) -> tuple[int, float, bool]:
-        """Steps, guidance, and whether a few-step generator paints, under `alpha`: what the call says; else what the
-        adapter was made for; else the model's defaults. The base, alpha 0, paints by the latter."""
+        """Steps, guidance, and whether a few-step generator paints, under `alpha`."""
         adapter = request.unets.adapter if request.unets and alpha else None
-        steps, guidance = request.num_inference_steps, request.guidance_scale
-        if steps is None:
-            own = adapter.num_inference_steps if adapter else None
-            steps = self.config.default_num_inference_steps if own is None else own
-        if guidance is None:
-            own = adapter.guidance_scale if adapter else None
-            guidance = self.config.default_guidance_scale if own is None else own
+        steps, guidance = self._own_sampling(adapter)
+        steps = steps if request.num_inference_steps is None else request.num_inference_steps
+        guidance = guidance if request.guidance_scale is None else request.guidance_scale
         return steps, guidance, adapter is not None and adapter.is_generator
+
+    def _own_sampling(self, adapter: Adapter | None) -> tuple[int, float]:
+        own = (adapter.num_inference_steps, adapter.guidance_scale) if adapter else (None, None)
+        usual = (self.config.default_num_inference_steps, self.config.default_guidance_scale)
+        return tuple(each if mine is None else mine for mine, each in zip(own, usual, strict=True))
 
     @torch.no_grad()
     def _paint(self, frames: list[Frame], seeds: list[int], alpha: float, request: Request) -> list[Frame]:

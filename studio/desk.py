@@ -295,15 +295,12 @@ class Desk:
                 continue
             recipe = None
             if not frame.image_given:
-                settings = board.settings
-                recipe = Recipe(
-                    frame.caption,
-                    frame.seed,
-                    float(lora_alpha),
-                    settings.num_inference_steps,
-                    settings.guidance_scale,
-                    adapter or settings.adapter,
-                )
+                settings, name = board.settings, adapter or board.settings.adapter
+                steps, guidance = painting.own_sampling(self.model, name, lora_alpha)
+                if (steps, guidance) == painting.own_sampling(self.model, settings.adapter, settings.lora_alpha):
+                    # painted as the board's pictures would be: the visitor's wish holds
+                    steps, guidance = settings.num_inference_steps, settings.guidance_scale
+                recipe = Recipe(frame.caption, frame.seed, float(lora_alpha), steps, guidance, name)
             rows.append((panel, recipe))
         return rows
 

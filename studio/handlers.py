@@ -168,6 +168,14 @@ class Handlers:
         desk.do(lambda board: replace(board, settings=settings), kind="settings")
         return desk, desk.view()
 
+    def choose(self, desk: Desk | None, *controls: Any) -> tuple[Desk, dict, int, float]:
+        """Another adapter: the story is painted with it, in the steps and under the guidance that it was made for."""
+        seed, lora_alpha, _, _, temperature, adapter = controls
+        with refusals():
+            name = checked_settings(*controls, self.adapters).adapter
+        steps, guidance = painting.own_sampling(self.model, name, self.defaults.lora_alpha)
+        return *self.settle(desk, seed, lora_alpha, steps, guidance, temperature, adapter), steps, guidance
+
     def work(self, desk: Desk | None) -> Iterator[tuple]:
         """Write and paint what the board waits for. The page is told of every change, the browser's storage once."""
         desk = here(desk)

@@ -63,8 +63,8 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
     defaults = Settings(
         seed=FIRST_SEED,
         lora_alpha=min(pipe.default_lora_alpha, MOST["lora_alpha"]),
-        num_inference_steps=min(pipe.config.default_num_inference_steps, int(MOST["num_inference_steps"])),
-        guidance_scale=min(pipe.config.default_guidance_scale, MOST["guidance_scale"]),
+        num_inference_steps=min(pipe.default_sampling[0], int(MOST["num_inference_steps"])),
+        guidance_scale=min(pipe.default_sampling[1], MOST["guidance_scale"]),
         temperature=min(pipe.config.default_temperature, MOST["temperature"]),
         adapter=names[0],
     )
@@ -248,7 +248,16 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
         for button in (tell, surprise):
             button.click(None, js=TO_THE_BOARD, **instantly)
         working(board.act(handlers.act, desk, [desk, board, *controls], trigger_mode="multiple", **promptly))
-        for moved in (alpha, steps, guidance, temperature, adapter):
+        working(
+            adapter.input(
+                handlers.choose,
+                [desk, *controls],
+                [desk, board, steps, guidance],
+                trigger_mode="always_last",
+                **promptly,
+            )
+        )
+        for moved in (alpha, steps, guidance, temperature):
             working(
                 moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **promptly)
             )

@@ -103,6 +103,14 @@ def _config_of(pipe: SAGANetsPipeline) -> dict[str, Any]:
     return {name: pipe.config[name] for name in (*names, "cast", "places", "vocabulary")}
 
 
+def own_sampling(model: str, adapter: str, lora_alpha: float) -> tuple[int, float]:
+    """Steps and guidance that an adapter was made for; at alpha 0 those of the base."""
+    pipe = MODELS[model][adapter]
+    if not lora_alpha:
+        return pipe.config.default_num_inference_steps, pipe.config.default_guidance_scale
+    return pipe.default_sampling
+
+
 def seconds_a_picture(model: str) -> float:
     """What a picture took lately; 1 before the first."""
     return _SECONDS.get(model, 1.0)

@@ -8,6 +8,8 @@ import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sagan_pipeline.story_file import frame_png, read_story_json, story_json
 from studio import build_demo, painting
@@ -275,3 +277,23 @@ def test_the_page_has_its_controls_and_its_public_names(tiny_pipe):
     assert named == {"tell_story", "next_caption", "paint_frame", "compare_alpha", "export_story"}
     painters = [function for function in demo.fns.values() if function.concurrency_id == "painter"]
     assert {function.concurrency_limit for function in painters} == {1}
+
+
+def test_an_adapter_of_few_steps_is_painted_in_its_own(tiny_pipe, tiny_adapter, tmp_path):
+    with safe_open(tiny_adapter, framework="pt") as file:
+        header = {**file.metadata(), "objective": "gan", "num_inference_steps": "2", "guidance_scale": "1.0"}
+    save_file(load_file(tiny_adapter), tmp_path / "few.safetensors", metadata=header)
+    model = painting.register(tiny_pipe, tmp_path, "own")
+    handlers = Handlers(model, SETTINGS, ["own", "few"])
+    desk = told(handlers, handlers.open("")[0])
+    usual = painting.own_sampling(model, "own", 32)
+    compared = {
+        name: {(r.num_inference_steps, r.guidance_scale) for _, r in desk.under(32, name)} for name in ("own", "few")
+    }
+    assert compared == {"own": {(3, 4.0)}, "few": {(2, 1.0)}}  # what the visitor set, and what it was made for
+    *_, steps, guidance = handlers.choose(desk, *CONTROLS[:-1], "few")
+    assert (steps, guidance) == (2, 1.0)
+    list(handlers.work(desk))
+    made = {(p.frame.adapter, p.frame.num_inference_steps, p.frame.guidance_scale) for p in desk.board.panels}
+    assert made == {("few", 2, 1.0)}
+    assert {(r.num_inference_steps, r.guidance_scale) for _, r in desk.under(0)} == {usual}  # the base is no generator
