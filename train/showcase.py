@@ -1,7 +1,8 @@
 """The pictures of the README, painted by the embedded model: `python -m train.showcase`.
 
 `assets/story.png` is one story, `assets/stories.png` eight, `assets/alpha.png` one at alpha 0, 10 and 32, and
-`assets/unseen.png` one frame each of twenty captions written by hand, none of which is in the training data.
+`assets/unseen.png` one frame each of twenty captions written by hand, none of which is in the training data;
+`lora_weights/sheet.png` has a row for each adapter there, under the same captions and seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from PIL import Image, ImageDraw, ImageFont
 from sagan_pipeline import Frame, SAGANetsPipeline, fastest_dtype
 
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS, ADAPTERS = ROOT / "assets", ROOT / "lora_weights"
 SEED = 7
+COMPARED = [
+    "Gus is in the kitchen. He is talking to Mabel.",
+    "Rumble and Gus are on the beach and they are waving.",
+    "Nell and Otto are driving in the car.",
+    "Otto is standing in the living room.",
+]
 OPENINGS = [
     "Gus is in the kitchen. He is talking to Mabel.",
     "Nell and Otto are driving in the car.",
@@ -87,6 +95,12 @@ def main(argv: list[str] | None = None) -> None:
     titled([unseen[i : i + 5] for i in range(0, len(unseen), 5)], side=224).save(
         args.out / "unseen.png", optimize=True
     )
+    rows = []
+    for path in sorted(ADAPTERS.glob("*.safetensors")):
+        pipe.load_adapter(path)
+        rows.append(pipe.paint(COMPARED, generator=seeded()).stories[0].frames)
+    sheet = ADAPTERS if args.out == ASSETS else args.out
+    titled(rows, side=224).save(sheet / "sheet.png", optimize=True)
 
 
 if __name__ == "__main__":

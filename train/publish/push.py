@@ -24,7 +24,7 @@ MODEL_FILES = (
 )
 SPACE_FILES = (
     *("README.md", "LICENSE", "requirements.txt", "app.py", "space.py", "studio/*", "sagan_pipeline/*.py"),
-    *("sagan_pipeline/embedded/*", "sagan_pipeline/fonts/*", "lora_weights/*.safetensors", "lora_weights/README.md"),
+    *("sagan_pipeline/embedded/*", "sagan_pipeline/fonts/*", "lora_weights/*"),
 )
 NEVER = ("*__pycache__*", "*.pyc", ".*", "*/.*", "*.env", "*token")
 
