@@ -17,7 +17,7 @@ from .desk import story_seed
 from .editing import MAX_FRAMES, MAX_SEED, Recipe, Settings
 from .files import write_file
 from .handlers import Handlers, checked_settings, refusals, whole_number
-from .painting import Painted
+from .painting import Painted, frame_of
 from .words import captions_of
 
 
@@ -203,20 +203,7 @@ class Endpoints:
         )
         steps = painting.paint(self.model, recipes, previews=False)
         pictures = [step for step in steps if isinstance(step, Painted)]
-        return [
-            Frame(
-                recipe.caption,
-                picture.image,
-                seed=recipe.seed,
-                lora_alpha=recipe.lora_alpha,
-                num_inference_steps=recipe.num_inference_steps,
-                guidance_scale=recipe.guidance_scale,
-                adapter=recipe.adapter,
-                model=picture.model,
-                flagged=picture.flagged,
-            )
-            for recipe, picture in zip(recipes, pictures, strict=True)
-        ]
+        return [frame_of(recipe, picture) for recipe, picture in zip(recipes, pictures, strict=True)]
 
     def _files(self, frames: list[Frame]) -> Pictures:
         return [

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from sagan_pipeline import Frame, Story
+from sagan_pipeline import Story
 from sagan_pipeline.checks import checked_caption
 from sagan_pipeline.story import draw_seed
 from sagan_pipeline.story_file import StoryFile, frame_png
@@ -21,7 +21,7 @@ from sagan_pipeline.story_file import StoryFile, frame_png
 from . import painting
 from .editing import MAX_FRAMES, Board, History, Panel, Recipe, Settings
 from .files import write_file
-from .painting import Painted
+from .painting import Painted, frame_of
 
 
 KEPT_PICTURES = 400  # of one visitor
@@ -159,18 +159,7 @@ class Desk:
 
     def remember(self, recipe: Recipe, picture: Painted, number: int = 1) -> Shown:
         """Keep a picture, as a file that the page can show and that can be dropped here again."""
-        frame = Frame(
-            recipe.caption,
-            picture.image,
-            seed=recipe.seed,
-            lora_alpha=recipe.lora_alpha,
-            num_inference_steps=recipe.num_inference_steps,
-            guidance_scale=recipe.guidance_scale,
-            adapter=recipe.adapter,
-            model=picture.model,
-            flagged=picture.flagged,
-        )
-        path = write_file(f"frame-{number:02}.png", frame_png(frame))
+        path = write_file(f"frame-{number:02}.png", frame_png(frame_of(recipe, picture)))
         self.pictures[recipe] = Shown(picture, path)
         while len(self.pictures) > KEPT_PICTURES:
             self.pictures.popitem(last=False)

@@ -50,6 +50,21 @@ class Painted:
     model: str | None
 
 
+def frame_of(recipe: Recipe, picture: Painted) -> Frame:
+    """The frame that a picture is, with all that it was made from."""
+    return Frame(
+        recipe.caption,
+        picture.image,
+        seed=recipe.seed,
+        lora_alpha=recipe.lora_alpha,
+        num_inference_steps=recipe.num_inference_steps,
+        guidance_scale=recipe.guidance_scale,
+        adapter=recipe.adapter,
+        model=picture.model,
+        flagged=picture.flagged,
+    )
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a batch is done. `previews` are data URIs, one a picture, on some steps."""
