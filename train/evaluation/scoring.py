@@ -23,6 +23,7 @@ BOOTSTRAPS = 1000
 DISTANCE_BOOTSTRAPS = 100  # each is a singular value decomposition
 STORIES_AT_ONCE = 16
 MAX_CROWD = 3  # "3" is three regulars or more
+NEIGHBOUR_SIDE = 64  # pixels at which neighbouring frames are compared: who stands where, not the grain
 Stats = dict[str, np.ndarray]
 Features = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, 3) -> (N, D)
 
@@ -67,7 +68,9 @@ def look(
     """
     if not judge.settings:  # nobody to say where
         stories = replace(stories, settings=[[""] * stories.num_frames for _ in stories.ids])
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("who", "where", "features", "alike", "clip", "deep")}
+    found: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("who", "where", "features", "alike", "clip", "near", "deep")
+    }
     frames = stories.num_frames
     for first in range(0, len(stories), STORIES_AT_ONCE):
         rows = range(first, min(first + STORIES_AT_ONCE, len(stories)))
@@ -78,6 +81,15 @@ def look(
         found["features"].append(features.numpy().reshape(len(rows), frames, -1))
         regions = judge.regions(shown).numpy().reshape(len(rows), frames, len(judge.classes), -1)
         found["alike"].append(np.array([alike(r, stories.labels[i]) for r, i in zip(regions, rows, strict=True)]))
+        told = shown.reshape(len(rows), frames, *shown.shape[1:])
+        found["near"].append(
+            np.array(
+                [
+                    neighbour_sums(story, stories.labels[i], stories.settings[i], stories.scored)
+                    for story, i in zip(told, rows, strict=True)
+                ]
+            )
+        )
         if scorer is not None:
             images = scorer.pictures(shown).reshape(len(rows), frames, -1)
             texts = scorer.captions([c for i in rows for c in stories.captions[i]]).reshape(images.shape)
@@ -94,6 +106,7 @@ def look(
     whole = {name: np.concatenate(parts) for name, parts in found.items() if parts}
     stats = character_stats(whole["who"], stories) | place_stats(whole["where"], stories)
     stats |= {"alike": whole["alike"][:, 0], "alike_pairs": whole["alike"][:, 1]}
+    stats |= {"apart": whole["near"][:, 0], "apart_pairs": whole["near"][:, 1]}
     if scorer is not None:
         for i, name in enumerate(("clip_t", "clip_t_frames", "clip_i", "clip_i_pairs")):
             stats[name] = whole["clip"][:, i]
@@ -114,6 +127,21 @@ def alike(regions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
         total, pairs = total + float(cosines.sum()), pairs + len(cosines)
     return total, pairs
+
+
+def neighbour_sums(
+    pictures: np.ndarray, labels: np.ndarray, settings: Sequence[str], scored: Sequence[int]
+) -> tuple[float, int]:
+    """Sum and number of one story's distances between a scored frame and the one before it, of those that share the
+    setting or a character (as `train.objectives.temporal` pairs them): mean squared difference of the pictures, uint8
+    (frames, H, W, 3), at `NEIGHBOUR_SIDE` pixels and in [-1, 1]. Of pixels, so that it is of no model's latents."""
+    small = reduced(pictures, NEIGHBOUR_SIDE).astype(np.float32) / 127.5 - 1
+    pairs = [
+        f
+        for f in scored
+        if f and ((labels[f] & labels[f - 1]).any() or (settings[f] and settings[f] == settings[f - 1]))
+    ]
+    return sum(float(np.square(small[f] - small[f - 1]).mean()) for f in pairs), len(pairs)
 
 
 def clip_sums(
@@ -169,6 +197,7 @@ def figures_of(sums: Stats, classes: Sequence[str]) -> dict[str, np.ndarray]:
         "frame_acc_2_and_3": ratio(right[..., 2:].sum(-1), frames[..., 2:].sum(-1)),
         "bg_acc": ratio(sums["placed"], sums["annotated"]),
         "consistency": ratio(sums["alike"], sums["alike_pairs"]),
+        "neighbour_distance": ratio(sums["apart"], sums["apart_pairs"]),
         **{f"char_f1 {name}": each[..., i] for i, name in enumerate(classes)},
     }
     if "clip_t" in sums:

@@ -10,7 +10,17 @@ from transformers import CLIPModel, CLIPTokenizer
 from train.base import clip_config, train_tokenizers
 from train.data.flintstones import FlintstonesRelease
 from train.evaluation.painting import NearestFrames, shuffled, shuffled_rows
-from train.evaluation.scoring import Halves, Whole, alike, figures_of, figures_of_row, look, weights, with_intervals
+from train.evaluation.scoring import (
+    Halves,
+    Whole,
+    alike,
+    figures_of,
+    figures_of_row,
+    look,
+    neighbour_sums,
+    weights,
+    with_intervals,
+)
 from train.evaluation.stories import place_of, place_words, test_stories
 from train.metrics.clip import Scorer
 from train.metrics.inception import InceptionV3, PublishedJudge
@@ -129,13 +139,30 @@ def test_figures_of_counts_by_hand():
         "annotated": np.array(6),
         "alike": np.array(1.5),
         "alike_pairs": np.array(2),
+        "apart": np.array(0.9),
+        "apart_pairs": np.array(3),
     }
     found = figures_of(sums, ["Gus", "Mabel"])
     assert found["char_f1_micro"] == pytest.approx(2 * 4 / (5 + 6))
     assert found["char_f1_macro"] == pytest.approx((6 / 7 + 2 / 4) / 2)
     assert (found["frame_acc"], found["frame_acc_1"], found["frame_acc_2_and_3"]) == (0.5, 0.5, 0.0)
     assert np.isnan(found["frame_acc_3"]) and found["consistency"] == 0.75 and "clip_t" not in found
-    assert found["bg_acc"] == pytest.approx(5 / 6)
+    assert found["bg_acc"] == pytest.approx(5 / 6) and found["neighbour_distance"] == pytest.approx(0.3)
+
+
+def test_neighbours_by_hand():
+    shades = np.array([0, 255, 255, 0, 51])  # in [-1, 1]: -1, 1, 1, -1, -0.6
+    pictures = np.broadcast_to(shades[:, None, None, None], (5, 80, 80, 3)).astype(np.uint8)
+    labels = np.array([[True, False], [True, True], [False, True], [False, False], [True, False]])
+    settings = ["yard", "cave", "", "", "cave"]
+    # frames 1 and 2 share Gus, 2 and 3 Mabel; the empty settings of 3 and 4 are none, and 4 and 5 share nothing
+    assert neighbour_sums(pictures, labels, settings, range(5)) == (pytest.approx(4.0), 2)
+    alone = np.zeros_like(labels)
+    assert neighbour_sums(pictures, alone, ["yard", "yard", "", "cave", "cave"], range(5)) == (
+        pytest.approx(4.0 + 0.4**2),
+        2,
+    )
+    assert neighbour_sums(pictures, alone, ["yard", "yard", "", "cave", "cave"], [2, 3]) == (0, 0)
 
 
 def test_alike_by_hand():
@@ -151,6 +178,7 @@ def test_the_interval_holds_the_figure_and_narrows_with_more_stories():
     seen = there ^ (draw.random((400, 4, 3)) < 0.2)
     counts = {"hits": (there & seen).sum(1), "seen": seen.sum(1), "there": there.sum(1)}
     others = {"placed": np.ones(400), "annotated": np.ones(400), "alike": np.ones(400), "alike_pairs": np.ones(400)}
+    others |= {"apart": np.ones(400), "apart_pairs": np.ones(400)}
     stats = {**counts, **others, "right": np.ones((400, 4)), "frames": np.ones((400, 4))}
     names = list(CLASSES)
     figures, intervals = with_intervals(stats, lambda sums: figures_of(sums, names), seed=0)
