@@ -40,6 +40,7 @@ ROWS: dict[str, dict[str, object]] = {
     "rank-8": {"rank": 8, "alpha": 8.0},
     "rank-64": {"rank": 64, "alpha": 64.0},
     "mirrored": {"mirror": True},
+    "crowds-2": {"crowds": 2.0},
     "prior": {"prior": TOWN},
 }
 

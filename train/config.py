@@ -64,6 +64,9 @@ class TrainingConfig:
     snr_gamma: float = setting("min-SNR weighting; 0: the paper's plain loss", 0.0)
     noise_offset: float = setting("share of noise that is one value a channel of a picture", 0.0)
     caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
+    crowds: float = setting(
+        "draw k not evenly, but by the number of people in frame k + 1 to this power; 0: evenly, as the paper", 0.0
+    )
     mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
     objective: Literal["diffusion", "gan", "clip", "temporal", "combined"] = setting(
         "what the painter learns by: train/objectives", "diffusion"
@@ -161,6 +164,7 @@ class TrainingConfig:
             "patience",
             "seed",
             "max_seconds",
+            "crowds",
             *rates,
         ):
             if getattr(self, name) < 0:

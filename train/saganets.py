@@ -107,13 +107,21 @@ class Coordinated:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.stories.stories))
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        lengths = torch.randint(MAX_PREFIX + 1, (size,), generator=generator).tolist()
         chosen = order[position * size : (position + 1) * size].tolist()
+        lengths = self._lengths(chosen, generator)
         examples = [self.stories.example(story, k) for story, k in zip(chosen, lengths, strict=True)]
         painter = self.painter.draw(self._clips(chosen, examples), generator) if self.painter is not None else None
         prior = self.painter.draw_prior(size, generator) if painter is not None and self.painter.prior else None
         self._drawn = (step, Draws(examples, painter, prior))
         return self._drawn[1]
+
+    def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
+        """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or oftener where the target shows more people."""
+        if not self.config.crowds:
+            return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
+        people = [[len(self.release.clip(id).characters) for id in self.stories.stories[story]] for story in chosen]
+        weights = torch.tensor(people, dtype=torch.float32).clamp(min=1) ** self.config.crowds
+        return torch.multinomial(weights, 1, generator=generator)[:, 0].tolist()
 
     def _clips(self, chosen: list[int], examples: list[Example]) -> list[str]:
         """The clips that the painter learns from: each story's target; or every fourth story whole, which makes as

@@ -328,6 +328,15 @@ def test_every_story_comes_once_an_epoch_and_draws_follow_from_the_step(show, ti
     assert set(lengths) == {0, 1, 2, 3}
 
 
+def test_targets_with_more_people_are_drawn_oftener(show, tiny_base, tmp_path):
+    trained = Coordinated(parse_config(arguments(show, tiny_base, tmp_path, "--crowds", "2")), Accelerator(cpu=True))
+    story = trained.stories.stories[0]
+    trained.release.clip(story[1]).characters[:] = ["gus", "mabel", "otto"]
+    generator = torch.Generator().manual_seed(0)
+    share = trained._lengths([0] * 1000, generator).count(1) / 1000
+    assert share == pytest.approx(9 / 12, abs=0.04)  # 3 ** 2 against three times 1
+
+
 def test_more_of_the_recipe_runs(show, tiny_base, tmp_path, make_release):
     """Prior preservation, noise offset, dropouts, mirroring, checkpointed gradients, bf16, a tracker, epochs."""
     prior = make_release(tmp_path / "town", size=16, clips=6, frames=5)
