@@ -58,7 +58,7 @@ WATCH = """() => {
 
 
 def seconds_in_page(page: Page, names: tuple[str, ...]) -> dict[str, float]:
-    page.wait_for_function("window.at.all !== undefined", timeout=300_000)
+    page.wait_for_function("window.at.all !== undefined", polling=100, timeout=300_000)
     expect(page.locator("#board .board")).to_have_attribute("aria-busy", "false", timeout=300_000)
     at = page.evaluate("window.at")
     return {name: (at[name] - at["start"]) / 1000 for name in names}
