@@ -256,7 +256,7 @@ class Desk:
             self._hang(panel, recipe)
             self.previews.pop(panel.id, None)
             self.progress.pop(panel.id, None)
-        yield
+        # no yield: the page sees them as the next begin, or when all is done, and the painter waits for nobody
 
     def _wanted(self, todo: list[tuple[Panel, Recipe]]) -> bool:
         now = {panel.id: recipe for panel, recipe in self.board.to_paint()}
