@@ -283,11 +283,8 @@ class Desk:
                 continue
             recipe = None
             if not frame.image_given:
-                settings, name = board.settings, adapter or board.settings.adapter
-                steps, guidance = painting.own_sampling(self.model, name, lora_alpha)
-                if (steps, guidance) == painting.own_sampling(self.model, settings.adapter, settings.lora_alpha):
-                    # painted as the board's pictures would be: the visitor's wish holds
-                    steps, guidance = settings.num_inference_steps, settings.guidance_scale
+                name = adapter or board.settings.adapter
+                steps, guidance = painting.sampling_beside(self.model, board.settings, name, lora_alpha)
                 recipe = Recipe(frame.caption, frame.seed, float(lora_alpha), steps, guidance, name)
             rows.append((panel, recipe))
         return rows

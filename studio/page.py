@@ -246,16 +246,17 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
         for button in (tell, surprise):
             button.click(None, js=TO_THE_BOARD, **instantly)
         working(board.act(handlers.act, desk, [desk, board, *controls], trigger_mode="multiple", **promptly))
-        working(
-            adapter.input(
-                handlers.choose,
-                [desk, *controls],
-                [desk, board, steps, guidance],
-                trigger_mode="always_last",
-                **promptly,
+        for moved in (alpha, adapter):
+            working(
+                moved.input(
+                    handlers.choose,
+                    [desk, *controls],
+                    [desk, board, steps, guidance],
+                    trigger_mode="always_last",
+                    **promptly,
+                )
             )
-        )
-        for moved in (alpha, steps, guidance, temperature):
+        for moved in (steps, guidance, temperature):
             working(
                 moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **promptly)
             )

@@ -25,7 +25,7 @@ from PIL import Image
 
 from sagan_pipeline import Frame, SAGANetsPipeline, Story
 
-from .editing import Recipe
+from .editing import Recipe, Settings
 
 
 try:
@@ -136,6 +136,15 @@ def own_sampling(model: str, adapter: str, lora_alpha: float) -> tuple[int, floa
     if not lora_alpha:
         return pipe.config.default_num_inference_steps, pipe.config.default_guidance_scale
     return pipe.default_sampling
+
+
+def sampling_beside(model: str, settings: Settings, adapter: str, lora_alpha: float) -> tuple[int, float]:
+    """Steps and guidance under another adapter or alpha than that of `settings`: the same, which the visitor may have
+    chosen, unless one of the two is painted in few steps and the other is not; then its own."""
+    own = own_sampling(model, adapter, lora_alpha)
+    if own == own_sampling(model, settings.adapter, settings.lora_alpha):
+        return settings.num_inference_steps, settings.guidance_scale
+    return own
 
 
 def seconds_a_picture(model: str) -> float:
