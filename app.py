@@ -10,6 +10,8 @@ from pathlib import Path
 
 EMBEDDED = "embedded"
 MAX_UPLOAD = "10mb"
+# Between two looks for events. Gradio looks a thousand times a second, and each look halts the painter.
+EVENT_SECONDS = 0.01
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,21 +53,26 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from sagan_pipeline import SAGANetsPipeline, fastest_dtype
-    from studio import build_demo, look
+    from studio import build_demo, in_painter, look
 
-    own = "own"
-    if args.model == EMBEDDED:
-        pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
-        own = "gravel-gulch-diffusion"
-    elif torch.cuda.is_available():
-        pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float16).to("cuda")
-    else:
-        pipe = SAGANetsPipeline.from_pretrained(args.model)
+    def load() -> SAGANetsPipeline:
+        if args.model == EMBEDDED:
+            pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
+        elif torch.cuda.is_available():
+            pipe = SAGANetsPipeline.from_pretrained(args.model, dtype=torch.float16).to("cuda")
+        else:
+            pipe = SAGANetsPipeline.from_pretrained(args.model)
+        if args.lora is not None:
+            pipe.load_adapter(args.lora)
+        return pipe
+
+    own = "gravel-gulch-diffusion" if args.model == EMBEDDED else "own"
     if args.lora is not None:
-        pipe.load_adapter(args.lora)
         own = Path(args.lora).stem
-    demo = build_demo(pipe, own=own)
-    demo.queue(max_size=64).launch(
+    demo = build_demo(in_painter(load), own=own)
+    demo.queue(max_size=64)
+    demo._queue.sleep_when_free = EVENT_SECONDS
+    demo.launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,

@@ -3,10 +3,11 @@
     python -m benchmarks.studio [--runs 5] [--json results.json]
 
 In the browser: from the click on "Tell the story" to the first sharpened preview, to the first frame and to all four;
-and from the move of the slider of alpha to four repainted frames, each as a person sees it. Directly, in a process of
-its own with as many threads, the same work in the same order: `pipe.write_captions(...)`, `pipe.stream(...)` of them,
-one by one, and `pipe.paint(...)` of them under the other alpha, in one batch. Nothing is taken from a cache:
-every run has a story and an alpha that no run before had. Medians, and the page's time by the pipeline's.
+and from the move of the slider of alpha to four repainted frames, each as a person sees it; the last with the few-step
+adapter too. Directly, in a process of its own with as many threads, the same work in the same order:
+`pipe.write_captions(...)`, `pipe.stream(...)` of them, one by one, and `pipe.paint(...)` of them under the other
+alpha, in one batch. Nothing is taken from a cache: every run has a story and an alpha that no run before had. Medians,
+and the page's time by the pipeline's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 
 
 ROOT = Path(__file__).resolve().parents[1]
+FEW_STEPS = "gravel-gulch-gan"  # of lora_weights
 OPENING = "Gus is in the kitchen. He is talking to Mabel."
 FRAMES = 4
 # In the page: the time of each event, noted when it is drawn and not when somebody asks
@@ -58,8 +60,8 @@ WATCH = """() => {
 
 
 def seconds_in_page(page: Page, names: tuple[str, ...]) -> dict[str, float]:
-    page.wait_for_function("window.at.all !== undefined", timeout=300_000)
-    expect(page.locator("#board .board")).to_have_attribute("aria-busy", "false", timeout=300_000)
+    page.wait_for_function("window.at.all !== undefined", polling=100, timeout=300_000)
+    at_rest(page)
     at = page.evaluate("window.at")
     return {name: (at[name] - at["start"]) / 1000 for name in names}
 
@@ -69,18 +71,32 @@ def in_browser(page: Page, seed: int, alpha: int) -> dict[str, float]:
     page.locator("#seed input").press("Tab")
     page.evaluate("() => { window.mark(); document.querySelector('#tell').click(); }")
     told = seconds_in_page(page, ("preview", "first", "all"))
+    before = page.locator("#alpha input[type=number]").input_value()
+    told["repaint"] = repainted(page, alpha)
+    page.locator("#alpha input[type=number]").fill(before)
+    page.locator("#alpha input[type=number]").press("Tab")
+    expect(page.locator("#strength")).to_contain_text(f"alpha {before} = ", timeout=300_000)
+    at_rest(page)
+    return told
+
+
+def repainted(page: Page, alpha: int) -> float:
     slider = page.locator("#alpha input[type=number]")
-    before = slider.input_value()
     slider.fill(str(alpha))
     page.evaluate("() => window.mark()")
     slider.press("Tab")
-    told["repaint"] = seconds_in_page(page, ("all",))["all"]
-    page.evaluate("() => window.mark()")
-    slider.fill(before)
-    slider.press("Tab")
-    expect(page.locator("#strength")).to_contain_text(f"alpha {before} = ", timeout=300_000)
+    return seconds_in_page(page, ("all",))["all"]
+
+
+def choose_few_steps(page: Page) -> None:
+    page.locator("#adapter input").click()
+    page.get_by_role("option", name=FEW_STEPS).click()
+    expect(page.locator("#board .frame").first).to_have_attribute("title", re.compile(FEW_STEPS), timeout=300_000)
+    at_rest(page)
+
+
+def at_rest(page: Page) -> None:
     expect(page.locator("#board .board")).to_have_attribute("aria-busy", "false", timeout=300_000)
-    return told
 
 
 def directly(pipe: SAGANetsPipeline, seed: int, alpha: int) -> dict[str, float]:
@@ -100,6 +116,9 @@ def main() -> None:
     args = parser.parse_args()
     pipe = SAGANetsPipeline.from_embedded(fastest_dtype())
     pipe.set_progress_bar_config(disable=True)
+    few_steps = SAGANetsPipeline.from_embedded(fastest_dtype())
+    few_steps.load_adapter(ROOT / "lora_weights" / f"{FEW_STEPS}.safetensors")
+    few_steps.set_progress_bar_config(disable=True)
     browser_times, direct_times = [], []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         log = Path(folder) / "log"
@@ -116,12 +135,19 @@ def main() -> None:
             )
             page = browser.new_page()
             page.goto(found[0])
-            expect(page.locator("#board .board")).to_have_attribute("aria-busy", "false", timeout=300_000)
+            at_rest(page)
             page.locator("#settings > button").click()
             page.evaluate(WATCH)
             for run in range(args.runs + 1):  # the first warms up
                 browser_times.append(in_browser(page, 1000 + run, 1 + run))
                 direct_times.append(directly(pipe, 1000 + run, 1 + run))
+            choose_few_steps(page)
+            captions = [field.input_value() for field in page.locator("#board textarea").all()]
+            for run in range(args.runs + 1):
+                browser_times[run]["repaint_few_step"] = repainted(page, 1 + run)
+                start = time.perf_counter()
+                few_steps.paint(captions, lora_alpha=1 + run, generator=torch.Generator().manual_seed(run))
+                direct_times[run]["repaint_few_step"] = time.perf_counter() - start
             browser.close()
         finally:
             app.terminate()
@@ -132,7 +158,7 @@ def main() -> None:
         "torch": torch.__version__,
         "runs": args.runs,
     }
-    for name in ("preview", "first", "all", "repaint"):
+    for name in ("preview", "first", "all", "repaint", "repaint_few_step"):
         page_seconds = statistics.median(times[name] for times in browser_times[1:])
         report[f"{name}_page_s"] = round(page_seconds, 3)
         if name in direct_times[0]:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import io
 import json
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -235,7 +236,8 @@ def _png(picture: Image.Image, text: str | None = None) -> bytes:
         info = PngImagePlugin.PngInfo()
         info.add_itxt(PNG_KEY, text)
     out = io.BytesIO()
-    picture.save(out, "PNG", pnginfo=info, compress_level=4)
+    # run lengths, which drawings have: as small as level 4, in half the time
+    picture.save(out, "PNG", pnginfo=info, compress_type=zlib.Z_RLE)
     return out.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import gradio as gr
@@ -37,10 +38,10 @@ class Endpoints:
         num_frames: int,
         seed: int,
         alpha: float,
-        steps: int,
-        guidance: float,
-        temperature: float,
-        adapter: str,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        adapter: str | None = None,
     ) -> tuple[Pictures, str]:
         """Tell an illustrated story: continue the opening captions, and paint every frame.
 
@@ -49,8 +50,8 @@ class Endpoints:
             num_frames: Frames of the whole story, the opening included, 1 to 16.
             seed: Seed of the story, 0 to 2147483647. The same seed tells the same story.
             alpha: How much of the adapter is added, 0 to 64: 0 is the base model, the trained alpha paints the cast.
-            steps: Denoising steps, 1 to 50; more are slower.
-            guidance: How closely a picture keeps to its caption, 0 to 20.
+            steps: Denoising steps, 1 to 50; more are slower. None: as many as the adapter was made for.
+            guidance: How closely a picture keeps to its caption, 0 to 20. None: as the adapter was made for.
             temperature: Boldness of the captions, 0 to 2; 0 writes the likeliest words.
             adapter: Name of the adapter.
 
@@ -97,15 +98,23 @@ class Endpoints:
             count = whole_number("suggestions", suggestions, 1, 5)
             return [self._next(before, settings, number or None) for number in range(count)]
 
-    def paint_frame(self, caption: str, seed: int, alpha: float, steps: int, guidance: float, adapter: str) -> str:
+    def paint_frame(
+        self,
+        caption: str,
+        seed: int,
+        alpha: float,
+        steps: int | None = None,
+        guidance: float | None = None,
+        adapter: str | None = None,
+    ) -> str:
         """Paint one frame of a story from its caption.
 
         Args:
             caption: What the picture shows, in English, one or two short sentences.
             seed: Seed of the picture's noise, 0 to 2147483647. The same seed paints the same picture.
             alpha: How much of the adapter is added, 0 to 64: 0 is the base model, the trained alpha paints the cast.
-            steps: Denoising steps, 1 to 50; more are slower.
-            guidance: How closely the picture keeps to its caption, 0 to 20.
+            steps: Denoising steps, 1 to 50; more are slower. None: as many as the adapter was made for.
+            guidance: How closely the picture keeps to its caption, 0 to 20. None: as the adapter was made for.
             adapter: Name of the adapter.
 
         Returns:
@@ -117,7 +126,13 @@ class Endpoints:
             return self._files([frame])[0][0]
 
     def compare_alpha(
-        self, captions: str, alphas: str, seed: int, steps: int, guidance: float, adapter: str
+        self,
+        captions: str,
+        alphas: str,
+        seed: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+        adapter: str | None = None,
     ) -> Pictures:
         """Paint the same story under several strengths of the adapter: same captions, same noise.
 
@@ -125,8 +140,8 @@ class Endpoints:
             captions: The captions of the story, one a line, 1 to 16.
             alphas: Strengths to compare, numbers from 0 to 64 parted by commas, such as "0, 10, 32"; 1 to 6.
             seed: Seed of the story, 0 to 2147483647.
-            steps: Denoising steps, 1 to 50; more are slower.
-            guidance: How closely a picture keeps to its caption, 0 to 20.
+            steps: Denoising steps, 1 to 50; more are slower. None: as many as the adapter was made for.
+            guidance: How closely a picture keeps to its caption, 0 to 20. None: as the adapter was made for.
             adapter: Name of the adapter.
 
         Returns:
@@ -142,8 +157,10 @@ class Endpoints:
                 raise ValueError(f"`alphas` is {alphas[:50]!r}, but must be numbers parted by commas.") from None
             if not 1 <= len(values) <= 6:
                 raise ValueError(f"`alphas` has {len(values)} numbers; 1 to 6 are accepted.")
-            settings = [self._settings(seed, alpha, steps, guidance, None, adapter) for alpha in values]
-            own = story_seed(settings[0].seed)
+            wishes = [self._settings(seed, alpha, steps, guidance, None, adapter) for alpha in values]
+            strongest = max(wishes, key=lambda wish: wish.lora_alpha)
+            settings = [self._beside(strongest, alpha) for alpha in values]
+            own = story_seed(strongest.seed)
             seeds = [seed_for(own, "noise", number) for number in range(len(given))]
             columns = [self._files(self._paint(given, seeds, each)) for each in settings]
         return [
@@ -178,10 +195,22 @@ class Endpoints:
     ) -> Settings:
         given = [seed, alpha, steps, guidance, temperature, adapter]
         defaults = self.defaults.__dict__.values()
-        return checked_settings(
+        settings = checked_settings(
             *(default if value is None else value for value, default in zip(given, defaults, strict=True)),
             self.adapters,
         )
+        own = self._beside(self.defaults, settings.lora_alpha, settings.adapter)
+        if steps is None:
+            settings = replace(settings, num_inference_steps=own.num_inference_steps)
+        if guidance is None:
+            settings = replace(settings, guidance_scale=own.guidance_scale)
+        return settings
+
+    def _beside(self, settings: Settings, alpha: float, adapter: str | None = None) -> Settings:
+        """The same under another alpha or adapter: at alpha 0 there is the base, which is not painted in few steps."""
+        name = adapter or settings.adapter
+        steps, guidance = painting.sampling_beside(self.model, settings, name, alpha)
+        return replace(settings, lora_alpha=alpha, num_inference_steps=steps, guidance_scale=guidance, adapter=name)
 
     def _captions(self, text: str) -> list[str]:
         return [checked_caption(f"caption {number}", each) for number, each in enumerate(captions_of(text or ""), 1)]
@@ -225,8 +254,8 @@ def add_endpoints(handlers: Handlers, painter: dict[str, Any]) -> None:
         seed = gr.Number(defaults.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
         alpha = gr.Number(defaults.lora_alpha, label="Alpha")
         alphas = gr.Textbox("0, 10, 32", label="Alphas")
-        steps = gr.Number(defaults.num_inference_steps, label="Steps", precision=0)
-        guidance = gr.Number(defaults.guidance_scale, label="Guidance")
+        steps = gr.Number(None, label="Steps", precision=0)
+        guidance = gr.Number(None, label="Guidance")
         temperature = gr.Number(defaults.temperature, label="Boldness of captions")
         adapter = gr.Dropdown(handlers.adapters, value=defaults.adapter, label="Adapter")
         suggestions = gr.Number(3, label="Suggestions", precision=0)

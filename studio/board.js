@@ -20,7 +20,7 @@ const TOOLS = [
 ];
 const list = element.querySelector(".frames");
 const find = (name) => element.querySelector(name);
-const known = new Set(props.vocabulary || []);
+const known = new Set((props.vocabulary || "").split(" ").filter(Boolean));
 let last = -1;
 
 const make = (tag, className, attributes = {}, ...children) => {

@@ -181,7 +181,6 @@ class Desk:
                     self.writing, self.message = panel.id, "Writing the captions\u2026"
                     yield
                     self._write(panel)
-                    yield
                 elif todo and all(panel.frame.image is not None for panel, _ in todo):
                     yield from self._paint(todo)
                     painted += len(todo)
@@ -236,7 +235,6 @@ class Desk:
         alone = len(todo) == 1
         if alone:
             self.progress[todo[0][0].id] = 0.0
-        self.message = self._left(waiting, 0.0, alone)
         pictures: list[Painted] = []
         with closing(painting.paint(self.model, recipes, previews=alone)) as steps:
             for step in steps:
@@ -246,10 +244,11 @@ class Desk:
                 left = (1 - step.number / step.total) * painting.seconds_a_picture(self.model) * len(todo)
                 if self.stopped.is_set() or (left > PATIENCE and not self._wanted(todo)):
                     return
-                if step.previews:
-                    panel_id = todo[0][0].id
-                    self.previews[panel_id], self.progress[panel_id] = step.previews[0], step.number / step.total
-                    self.message = self._left(waiting, step.number / step.total, alone)
+                if step.look:
+                    done = step.number / step.total
+                    if step.previews:
+                        self.previews[todo[0][0].id], self.progress[todo[0][0].id] = step.previews[0], done
+                    self.message = self._left(waiting, done * len(todo), alone)
                     yield
         for (panel, recipe), picture in zip(todo, pictures, strict=True):
             number = next((n for n, each in enumerate(self.board.panels, 1) if each.id == panel.id), 1)
@@ -257,7 +256,7 @@ class Desk:
             self._hang(panel, recipe)
             self.previews.pop(panel.id, None)
             self.progress.pop(panel.id, None)
-        yield
+        # no yield: the page sees them as the next begin, or when all is done, and the painter waits for nobody
 
     def _wanted(self, todo: list[tuple[Panel, Recipe]]) -> bool:
         now = {panel.id: recipe for panel, recipe in self.board.to_paint()}
@@ -284,11 +283,8 @@ class Desk:
                 continue
             recipe = None
             if not frame.image_given:
-                settings, name = board.settings, adapter or board.settings.adapter
-                steps, guidance = painting.own_sampling(self.model, name, lora_alpha)
-                if (steps, guidance) == painting.own_sampling(self.model, settings.adapter, settings.lora_alpha):
-                    # painted as the board's pictures would be: the visitor's wish holds
-                    steps, guidance = settings.num_inference_steps, settings.guidance_scale
+                name = adapter or board.settings.adapter
+                steps, guidance = painting.sampling_beside(self.model, board.settings, name, lora_alpha)
                 recipe = Recipe(frame.caption, frame.seed, float(lora_alpha), steps, guidance, name)
             rows.append((panel, recipe))
         return rows

@@ -169,12 +169,19 @@ class Handlers:
         return desk, desk.view()
 
     def choose(self, desk: Desk | None, *controls: Any) -> tuple[Desk, dict, int, float]:
-        """Another adapter: the story is painted with it, in the steps and under the guidance that it was made for."""
+        """Another adapter or alpha: the story is painted with it, in steps and under a guidance that it was made for.
+
+        An adapter of few steps has its own, and at alpha 0 there is the base, which has the model's.
+        """
+        desk = here(desk)
         seed, lora_alpha, _, _, temperature, adapter = controls
+        now = desk.board.settings  # and not the page's numbers: they may be on their way there
         with refusals():
-            name = checked_settings(*controls, self.adapters).adapter
-        steps, guidance = painting.own_sampling(self.model, name, self.defaults.lora_alpha)
-        return *self.settle(desk, seed, lora_alpha, steps, guidance, temperature, adapter), steps, guidance
+            asked = checked_settings(
+                seed, lora_alpha, now.num_inference_steps, now.guidance_scale, temperature, adapter, self.adapters
+            )
+        sampling = painting.sampling_beside(self.model, now, asked.adapter, asked.lora_alpha)
+        return *self.settle(desk, seed, lora_alpha, *sampling, temperature, adapter), *sampling
 
     def work(self, desk: Desk | None) -> Iterator[tuple]:
         """Write and paint what the board waits for. The page is told of every change, the browser's storage once."""

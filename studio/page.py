@@ -177,7 +177,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                     html_template=_read("board.html"),
                     js_on_load=_read("board.js"),
                     apply_default_css=False,
-                    vocabulary=vocabulary,
+                    vocabulary=" ".join(vocabulary),  # one string, which is quick to copy
                     elem_id="board",
                 )
                 with gr.Accordion("Compare strengths", open=False, elem_id="compare") as comparing:
@@ -224,15 +224,13 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                     taken = gr.File(label="Your file", interactive=False, height=90, visible=False, elem_id="taken")
 
         # whatever paints waits in one line: one picture at a time has the machine to itself
-        painter: dict[str, Any] = {
-            "concurrency_id": "painter",
-            "concurrency_limit": 1,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
+        # Gradio writes the state of every event into each component that it changes, copies all that those hold, and
+        # counts their seconds sixty times in one, hidden or not: so the state goes to the desk, which is on no screen
+        private: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": desk, "api_visibility": "private"}
+        painter = {**private, "concurrency_id": "painter", "concurrency_limit": 1}
         # what may refuse goes through the queue too, since only then the page hears why; but it waits for nobody
-        promptly: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-        instantly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        promptly = {**private, "concurrency_limit": None}
+        instantly = {**private, "queue": False}
         controls = [seed, alpha, steps, guidance, temperature, adapter]
 
         def working(event: gr.events.Dependency) -> None:
@@ -248,16 +246,17 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
         for button in (tell, surprise):
             button.click(None, js=TO_THE_BOARD, **instantly)
         working(board.act(handlers.act, desk, [desk, board, *controls], trigger_mode="multiple", **promptly))
-        working(
-            adapter.input(
-                handlers.choose,
-                [desk, *controls],
-                [desk, board, steps, guidance],
-                trigger_mode="always_last",
-                **promptly,
+        for moved in (alpha, adapter):
+            working(
+                moved.input(
+                    handlers.choose,
+                    [desk, *controls],
+                    [desk, board, steps, guidance],
+                    trigger_mode="always_last",
+                    **promptly,
+                )
             )
-        )
-        for moved in (alpha, steps, guidance, temperature):
+        for moved in (steps, guidance, temperature):
             working(
                 moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **promptly)
             )

@@ -1,6 +1,8 @@
 """The work of the models: module-level functions, which a GPU that is lent call by call can run (`@spaces.GPU`).
 
-One thread does it all, so that one picture at a time has the machine to itself, whoever asks.
+One thread does it all, so that one picture at a time has the machine to itself, whoever asks. Models are loaded in it
+too (`in_painter`): where a second thread has computed anything, OpenMP has more threads than processors, lets them
+sleep after every operation, and a picture takes half as long again.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
 from sagan_pipeline import Frame, SAGANetsPipeline, Story
 
-from .editing import Recipe
+from .editing import Recipe, Settings
 
 
 try:
@@ -37,7 +40,10 @@ except ImportError:
         return function
 
 
-PREVIEWS = 5  # of a picture on its way
+T = TypeVar("T")
+PREVIEW_SECONDS = 0.16  # from one look at a picture on its way to the next: each takes processor time from the painter
+BATCH_SECONDS = 1.0  # the same where nothing but the time left is shown
+MOST_LOOKS = 8
 PREVIEW_CAPTIONS = ["Gus is in the kitchen.", "Nell is on the beach. She is waving."]  # what colours are learnt from
 
 
@@ -67,10 +73,12 @@ def frame_of(recipe: Recipe, picture: Painted) -> Frame:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a batch is done. `previews` are data URIs, one a picture, on some steps."""
+    """One step of a batch is done; number 0 is its beginning. Now and then it is worth a `look`, and has `previews`
+    if they were asked for: data URIs, one a picture."""
 
     number: int
     total: int
+    look: bool = False
     previews: tuple[str, ...] = ()
 
 
@@ -97,6 +105,11 @@ def register(pipe: SAGANetsPipeline, folder: Path | None, own: str = "default") 
         the name that the functions here know it by; `MODELS[name]` has the adapters, its own first.
     """
     name = f"page-{len(MODELS)}"
+    MODELS[name] = in_painter(_adapters, pipe, folder, own)
+    return name
+
+
+def _adapters(pipe: SAGANetsPipeline, folder: Path | None, own: str) -> dict[str, SAGANetsPipeline]:
     adapters = {own: pipe}
     for path in sorted(folder.glob("*.safetensors")) if folder and folder.is_dir() else []:
         if path.stem in adapters:
@@ -109,8 +122,7 @@ def register(pipe: SAGANetsPipeline, folder: Path | None, own: str = "default") 
         other.set_progress_bar_config(disable=True)
         adapters[path.stem] = other
     pipe.set_progress_bar_config(disable=True)
-    MODELS[name] = adapters
-    return name
+    return adapters
 
 
 def _config_of(pipe: SAGANetsPipeline) -> dict[str, Any]:
@@ -126,6 +138,15 @@ def own_sampling(model: str, adapter: str, lora_alpha: float) -> tuple[int, floa
     return pipe.default_sampling
 
 
+def sampling_beside(model: str, settings: Settings, adapter: str, lora_alpha: float) -> tuple[int, float]:
+    """Steps and guidance under another adapter or alpha than that of `settings`: the same, which the visitor may have
+    chosen, unless one of the two is painted in few steps and the other is not; then its own."""
+    own = own_sampling(model, adapter, lora_alpha)
+    if own == own_sampling(model, settings.adapter, settings.lora_alpha):
+        return settings.num_inference_steps, settings.guidance_scale
+    return own
+
+
 def seconds_a_picture(model: str) -> float:
     """What a picture took lately; 1 before the first."""
     return _SECONDS.get(model, 1.0)
@@ -133,6 +154,11 @@ def seconds_a_picture(model: str) -> float:
 
 def _worker() -> ThreadPoolExecutor:
     return _WORKER.setdefault(os.getpid(), ThreadPoolExecutor(1, "painter"))
+
+
+def in_painter(function: Callable[..., T], *args: Any) -> T:
+    """What `function` returns, called in the painter's thread: for all that computes with tensors."""
+    return _worker().submit(function, *args).result()
 
 
 @on_gpu
@@ -147,10 +173,9 @@ def write_caption(
     """
     pipe = next(iter(MODELS[model].values()))
     generator = torch.Generator().manual_seed(seed if number is None else _mixed(seed, number))
-    written = _worker().submit(
-        pipe.write_captions, list(captions), len(captions) + 1, generator=generator, temperature=temperature
-    )
-    return written.result()[0][-1]
+    count = len(captions) + 1
+    write = partial(pipe.write_captions, list(captions), count, generator=generator, temperature=temperature)
+    return in_painter(write)[0][-1]
 
 
 def _mixed(seed: int, number: int) -> int:
@@ -162,7 +187,8 @@ def paint(model: str, recipes: tuple[Recipe, ...], previews: bool = True) -> Ite
     """Paint the recipes, which differ in captions and seeds alone, in one batch.
 
     Yields:
-        a `Step` after each step, then a `Painted` for each recipe. Closing the iterator stops the painter.
+        a `Step` at the beginning and after each step, then a `Painted` for each recipe. Closing the iterator stops the
+        painter.
     """
     steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
     gone = threading.Event()
@@ -181,19 +207,22 @@ def _paint(
     model: str, recipes: tuple[Recipe, ...], previews: bool, report: Callable[[Step], None], gone: threading.Event
 ) -> list[Painted]:
     first, start = recipes[0], time.perf_counter()
-    pipe = MODELS[model][first.adapter]
+    pipe, total = MODELS[model][first.adapter], first.num_inference_steps
+    if gone.is_set():
+        raise Gone
+    report(Step(0, total, look=True))
     colours = _colours(pipe) if previews else None
+    expected = len(recipes) * seconds_a_picture(model)
+    looks = min(MOST_LOOKS, round(expected / PREVIEW_SECONDS) if previews else int(expected / BATCH_SECONDS))
+    looks = max(looks, 1 if previews else 0)
 
     def on_step(_: Any, number: int, timestep: torch.Tensor, values: dict) -> dict:
         if gone.is_set():
             raise Gone
-        total = first.num_inference_steps
-        shown = previews and (number == 0 or (number + 1) * PREVIEWS // total > number * PREVIEWS // total)
-        report(Step(number + 1, total, _previews(values["latents"], colours) if shown else ()))
+        look = number * looks // total > (number - 1) * looks // total
+        report(Step(number + 1, total, look, _previews(values["latents"], colours) if look and previews else ()))
         return values
 
-    if gone.is_set():
-        raise Gone
     story = Story([Frame(recipe.caption, seed=recipe.seed) for recipe in recipes])
     frames = (
         pipe(

@@ -19,7 +19,7 @@ from studio import build_demo, look
 
 
 OPENING = "Gus is in the kitchen. He is talking."
-SEED, STEPS, GUIDANCE = ("seed", "int", 7), ("steps", "int", 3), ("guidance", "float", 5.0)
+SEED, STEPS, GUIDANCE = ("seed", "int", 7), ("steps", "int", None), ("guidance", "float", None)
 ALPHA, TEMPERATURE, ADAPTER = (
     ("alpha", "float", 32.0),
     ("temperature", "float", 0.8),

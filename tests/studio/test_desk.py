@@ -210,7 +210,7 @@ def test_closing_stops_the_painter(desk):
     assert isinstance(next(steps), Step)
     steps.close()
     done = list(painting.paint(desk.model, (recipe,)))  # and the next one is not in its way
-    assert isinstance(done[-1], Painted) and [step.number for step in done[:-1]] == [1, 2, 3]
+    assert isinstance(done[-1], Painted) and [step.number for step in done[:-1]] == [0, 1, 2, 3]
 
 
 def test_previews_have_the_pictures_colours():

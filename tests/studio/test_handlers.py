@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sagan_pipeline.story_file import frame_png, read_story_json, story_json
+from sagan_pipeline.story_file import frame_png, read_png, read_story_json, story_json
 from studio import build_demo, painting
+from studio.api import Endpoints
 from studio.desk import Desk
 from studio.editing import Settings
 from studio.handlers import Handlers, kept_text
@@ -297,3 +299,30 @@ def test_an_adapter_of_few_steps_is_painted_in_its_own(tiny_pipe, tiny_adapter, 
     made = {(p.frame.adapter, p.frame.num_inference_steps, p.frame.guidance_scale) for p in desk.board.panels}
     assert made == {("few", 2, 1.0)}
     assert {(r.num_inference_steps, r.guidance_scale) for _, r in desk.under(0)} == {usual}  # the base is no generator
+
+    # so it is on the board, and back again; also when the page's own numbers are still on their way
+    seed, _, _, _, temperature, _ = CONTROLS
+    for alpha, sampling in ((0, usual), (0, usual), (10, (2, 1.0)), (0, usual)):
+        *_, steps, guidance = handlers.choose(desk, seed, alpha, 2, 1.0, temperature, "few")
+        assert (steps, guidance) == sampling
+        list(handlers.work(desk))
+        made = {
+            (p.painted.lora_alpha, p.painted.num_inference_steps, p.painted.guidance_scale) for p in desk.board.panels
+        }
+        assert made == {(alpha, *sampling)}
+    assert {(r.num_inference_steps, r.guidance_scale) for _, r in desk.under(32)} == {(2, 1.0)}
+
+    # side by side, in the sweep, and for programs
+    list(handlers.compare(desk, ["0", "10"], ["few"]))
+    _, view, _ = handlers.sweep(desk)
+    assert view["columns"][0] == desk.column(0, "few", paint=False) and all(view["columns"][0])
+    api = Endpoints(handlers)
+    for alpha, steps in ((0, usual[0]), (10, 2)):
+        frame = read_png(Path(api.paint_frame("Gus.", 7, alpha, adapter="few")).read_bytes()).story.frames[0]
+        assert (frame.num_inference_steps, frame.adapter) == (steps, "few")
+    for given in (None, 2):
+        pictures = api.compare_alpha("Gus.", "0, 10", 7, given, 1.0 if given else None, "few")
+        frames = [read_png(Path(path).read_bytes()).story.frames[0] for path, _ in pictures]
+        assert [(f.num_inference_steps, f.guidance_scale) for f in frames] == [usual, (2, 1.0)]
+    _, text = api.tell_story("Gus.", 1, 7, 10, adapter="few")
+    assert read_story_json(text).settings["num_inference_steps"] == 2
