@@ -30,6 +30,7 @@ ROWS: dict[str, dict[str, object]] = {
     "paper-seed2": {"config": "paper", "seed": 2},
     "rate-1e-4": {"learning_rate": 1e-4},
     "rate-3e-3": {"learning_rate": 3e-3},
+    "rate-6e-3": {"learning_rate": 6e-3},
     "constant-rate": {"schedule": "constant"},
     "decay-1e-2": {"weight_decay": 1e-2},
     "no-caption-dropout": {"caption_dropout": 0.0},
