@@ -28,8 +28,7 @@ ROWS: dict[str, dict[str, object]] = {
     "better-seed2": {"seed": 2},
     "paper-seed1": {"config": "paper", "seed": 1},
     "paper-seed2": {"config": "paper", "seed": 2},
-    "rate-1e-4": {"learning_rate": 1e-4},
-    "rate-3e-3": {"learning_rate": 3e-3},
+    "rate-1e-3": {"learning_rate": 1e-3},
     "rate-6e-3": {"learning_rate": 6e-3},
     "constant-rate": {"schedule": "constant"},
     "decay-1e-2": {"weight_decay": 1e-2},
@@ -41,7 +40,7 @@ ROWS: dict[str, dict[str, object]] = {
     "rank-8": {"rank": 8, "alpha": 8.0},
     "rank-64": {"rank": 64, "alpha": 64.0},
     "mirrored": {"mirror": True},
-    "crowds-2": {"crowds": 2.0},
+    "no-crowds": {"crowds": 0.0},
     "prior": {"prior": TOWN},
 }
 
