@@ -29,7 +29,7 @@ ROWS: dict[str, dict[str, object]] = {
     "paper-seed1": {"config": "paper", "seed": 1},
     "paper-seed2": {"config": "paper", "seed": 2},
     "rate-1e-3": {"learning_rate": 1e-3},
-    "rate-6e-3": {"learning_rate": 6e-3},
+    "rate-4e-3": {"learning_rate": 4e-3},
     "constant-rate": {"schedule": "constant"},
     "decay-1e-2": {"weight_decay": 1e-2},
     "no-caption-dropout": {"caption_dropout": 0.0},
