@@ -53,6 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="folder that `train.base export` wrote")
     parser.add_argument("--tuned", type=Path, required=True, help="folder that `train.saganets` wrote")
+    parser.add_argument(
+        "--captioner", type=Path, default=None, help="folder of the captioner; default: TUNED/captioner"
+    )
     parser.add_argument("--town", type=Path, required=True, help="release that the base was trained on")
     parser.add_argument("--gulch", type=Path, required=True, help="release that the adapter was trained on")
     parser.add_argument("--name", default="gravel-gulch-diffusion", help="of the adapter")
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the project, or of a copy of it")
     args = parser.parse_args(argv)
     town, gulch = FlintstonesRelease(args.town), FlintstonesRelease(args.gulch)
-    pipe = assemble(args.base, args.tuned / "captioner", town, gulch)
+    pipe = assemble(args.base, args.captioner or args.tuned / "captioner", town, gulch)
     pipe.register_to_config(
         default_num_inference_steps=args.num_inference_steps,
         default_guidance_scale=args.guidance_scale,

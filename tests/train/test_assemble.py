@@ -13,11 +13,13 @@ from train.assemble import main
 
 def test_trained_parts_become_the_embedded_model(tiny_base, tiny_adapter, make_release, tmp_path):
     release = make_release(tmp_path / "show", size=16, clips=8, frames=3)
-    tuned = tmp_path / "tuned"
-    shutil.copytree(tiny_base / "captioner", tuned / "captioner")
-    shutil.copytree(tiny_base / "captioner_tokenizer", tuned / "captioner", dirs_exist_ok=True)
+    tuned, captioner = tmp_path / "tuned", tmp_path / "words"  # of a run of its own
+    tuned.mkdir()
+    shutil.copytree(tiny_base / "captioner", captioner)
+    shutil.copytree(tiny_base / "captioner_tokenizer", captioner, dirs_exist_ok=True)
     shutil.copyfile(tiny_adapter, tuned / "show.safetensors")
     common = ["--base", str(tiny_base), "--tuned", str(tuned), "--town", str(release), "--gulch", str(release)]
+    common += ["--captioner", str(captioner)]
     main([*common, "--name", "show", "--num_inference_steps", "2", "--lora_alpha", "40", "--out", str(tmp_path)])
     folder = tmp_path / "sagan_pipeline" / "embedded"
     index = json.loads((folder / "model_index.json").read_text())
