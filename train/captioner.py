@@ -170,11 +170,14 @@ class Captioner:
 
 def load_captioner(config: TrainingConfig) -> tuple[GPT2LMHeadModel, GPT2Tokenizer]:
     """GPT-2 and its tokenizer, the position tokens added where it does not know them yet (paper 4.1)."""
+    given: dict[str, object] = {"dtype": torch.float32}
+    if config.captioner_dropout is not None:
+        given |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.captioner_dropout)
     if config.captioner:
-        model = GPT2LMHeadModel.from_pretrained(config.captioner, dtype=torch.float32)
+        model = GPT2LMHeadModel.from_pretrained(config.captioner, **given)
         tokenizer = GPT2Tokenizer.from_pretrained(config.captioner)
     else:
-        model = GPT2LMHeadModel.from_pretrained(config.base, subfolder="captioner", dtype=torch.float32)
+        model = GPT2LMHeadModel.from_pretrained(config.base, subfolder="captioner", **given)
         tokenizer = GPT2Tokenizer.from_pretrained(config.base, subfolder="captioner_tokenizer")
     known = tokenizer.get_vocab()
     if any(token not in known for token in SPECIAL_TOKENS):

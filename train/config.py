@@ -56,6 +56,9 @@ class TrainingConfig:
     captioner_learning_rate: float = setting("peak rate of GPT-2", 5e-5)
     weight_decay: float = setting("AdamW's, of the LoRA matrices", 1e-2)
     captioner_weight_decay: float = setting("AdamW's, of GPT-2", 1e-2)
+    captioner_dropout: Optional[float] = setting(  # noqa: UP045
+        "GPT-2's dropouts, all three; default: as its own configuration has them", None
+    )
     adam_beta2: float = setting("AdamW's second beta", 0.999)
     schedule: Literal["constant", "cosine", "linear"] = setting("of the rates, after the warm-up", "constant")
     warmup: int = setting("steps of linear warm-up", 0)
@@ -169,8 +172,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must not be negative.")
-        for name in ("lora_dropout", "caption_dropout", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("lora_dropout", "caption_dropout", "captioner_dropout", "ema_decay"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
         if not all(name.strip() for name in self.lora_targets.split(",")):
             raise ValueError(f"`lora_targets` is {self.lora_targets!r}, but must be names parted by commas.")
