@@ -4,7 +4,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS, training_example
 from train.base import train_tokenizers
-from train.captioner import MAX_PREFIX, Example, StoryCaptions, captioner_loss
+from train.captioner import MAX_PREFIX, Example, StoryCaptions, captioner_loss, load_captioner
+from train.config import parse_config
 from train.data.flintstones import FlintstonesRelease
 
 
@@ -91,3 +92,14 @@ def test_a_split_without_stories(make_release, tmp_path):
     release = FlintstonesRelease(make_release(tmp_path / "short", clips=3))
     with pytest.raises(ValueError, match="no story"):
         StoryCaptions(release, "val")
+
+
+def test_dropout_is_the_configurations_own_unless_it_is_set(tiny_base):
+    places = ["--data", "d", "--base", str(tiny_base)]
+    found = []
+    for flags in ([], ["--captioner_dropout", "0"], ["--captioner_dropout", "0.4"]):
+        model, _ = load_captioner(parse_config([*places, *flags]))
+        found.append({module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)})
+    assert found == [{0.1}, {0.0}, {0.4}]
+    with pytest.raises(SystemExit):
+        parse_config([*places, "--captioner_dropout", "1"])
