@@ -97,9 +97,9 @@ def test_a_split_without_stories(make_release, tmp_path):
 def test_dropout_is_the_configurations_own_unless_it_is_set(tiny_base):
     places = ["--data", "d", "--base", str(tiny_base)]
     found = []
-    for flags in ([], ["--captioner_dropout", "0"], ["--captioner_dropout", "0.4"]):
+    for flags in ([], ["--captioner_dropout", "0.2"], ["--captioner_dropout", "0.4"]):
         model, _ = load_captioner(parse_config([*places, *flags]))
         found.append({module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)})
-    assert found == [{0.1}, {0.0}, {0.4}]
+    assert found == [{0.0}, {0.2}, {0.4}]
     with pytest.raises(SystemExit):
         parse_config([*places, "--captioner_dropout", "1"])
