@@ -18,9 +18,10 @@ from sagan_pipeline.checks import checked_caption
 from sagan_pipeline.story import draw_seed
 from sagan_pipeline.story_file import StoryFile, frame_png
 
-from . import painting
+from . import judging, painting
 from .editing import MAX_FRAMES, Board, History, Panel, Recipe, Settings
 from .files import write_file
+from .judging import Score, Seen
 from .painting import Painted, frame_of
 
 
@@ -62,6 +63,8 @@ class Desk:
         self.options: list[str] = []
         self.rolls = 0
         self.busy = False
+        self.scoring = False  # whether the page shows scores
+        self.seen: OrderedDict[str, Seen] = OrderedDict()  # by the picture's file
         self._joined: tuple[str, float] = ("", 0.0)
         self._given_paths: OrderedDict[int, tuple[Image.Image, str]] = OrderedDict()
 
@@ -198,6 +201,8 @@ class Desk:
             frames = "1 frame" if painted == 1 else f"{painted} frames"
             self.message = f"{frames} in {time.perf_counter() - start:.1f} s."
         yield
+        if self.scoring and self.judge([self.path_of(panel) for panel in self.board.panels]):
+            yield
 
     def _write(self, panel: Panel) -> None:
         board = self.board
@@ -319,6 +324,29 @@ class Desk:
                 self._given_paths.popitem(last=False)
         return self._given_paths[key][1]
 
+    # What a judge sees
+
+    def judge(self, paths: list[str | None]) -> bool:
+        """Let the judge look at these of the story's pictures, if it has not; whether it saw a new one. It does not
+        look at what was given or withheld."""
+        pictures = {shown.path: shown.picture.image for shown in self.pictures.values() if not shown.picture.flagged}
+        for panel in self.board.panels:
+            if panel.painted is not None and not panel.frame.flagged:  # also those that came with a story's file
+                pictures[self.path_of(panel)] = panel.frame.image
+        new = [path for path in dict.fromkeys(paths) if path in pictures and path not in self.seen]
+        self.seen.update(zip(new, judging.look_at([pictures[path] for path in new]), strict=True))
+        while len(self.seen) > KEPT_PICTURES:
+            self.seen.popitem(last=False)
+        return bool(new)
+
+    def scores(self, captions: list[str], paths: list[str | None]) -> list[list[Score]]:
+        """What the page says under each picture of a column; nothing where the judge has not looked."""
+        seen = [self.seen.get(path) if path else None for path in paths]
+        return [
+            judging.scores(caption, now, before) if now else []
+            for caption, now, before in zip(captions, seen, [None, *seen], strict=False)
+        ]
+
     # What the page shows
 
     def story(self) -> Story:
@@ -332,6 +360,9 @@ class Desk:
             self.version += 1
             board = self.board
             frames = [self._frame(board, panel) for panel in board.panels]
+            if self.scoring:
+                for frame, scores in zip(frames, self._board_scores(), strict=True):
+                    frame["scores"] = [[score.kind, score.text] for score in scores]
             asked = self.asking is not None and len(self.options) < SUGGESTIONS
             unfinished = board.to_write() is not None or bool(board.to_paint())
             stopped = self.stopped.is_set()
@@ -348,7 +379,11 @@ class Desk:
                 "stale": sum(frame["stale"] for frame in frames),
                 "asking": self.asking,
                 "options": list(self.options),
+                "scoring": self.scoring,
             }
+
+    def _board_scores(self) -> list[list[Score]]:
+        return self.scores(self.board.captions, [self.path_of(panel) for panel in self.board.panels])
 
     def _frame(self, board: Board, panel: Panel) -> dict[str, Any]:
         frame = panel.frame
