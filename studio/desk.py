@@ -28,6 +28,7 @@ from .painting import Painted, frame_of
 KEPT_PICTURES = 400  # of one visitor
 SUGGESTIONS = 3
 JOINED_SECONDS = 1.5  # moves of a slider within are one step
+GLANCE = 0.15  # seconds between two captions that the page shows one by one
 PATIENCE = 1.0  # seconds that a picture nobody wants any more may still take
 
 
@@ -81,8 +82,8 @@ class Desk:
             join = bool(kind) and self._joined[0] == kind and now - self._joined[1] < JOINED_SECONDS
             self.history = self.history.do(change(self.board), join)
             self._joined = (kind, now)
-            self.message = ""
             self._fill()
+            self.message = "Repainting\u2026" if kind == "settings" and self.board.to_paint() else ""
 
     def step(self, back: bool) -> None:
         with self.lock:
@@ -172,7 +173,7 @@ class Desk:
         """Write the captions and paint the pictures that the board waits for; yields whenever the page should look
         again. What the visitor does meanwhile counts at once."""
         self.busy = not self.stopped.is_set()
-        start, painted = time.perf_counter(), 0
+        start, painted, shown = time.perf_counter(), 0, 0.0
         try:
             while not self.stopped.is_set():
                 self._fill()
@@ -182,7 +183,9 @@ class Desk:
                     yield
                 elif panel := self.board.to_write():
                     self.writing, self.message = panel.id, "Writing the captions\u2026"
-                    yield
+                    if time.perf_counter() - shown > GLANCE:
+                        shown = time.perf_counter()
+                        yield
                     self._write(panel)
                 elif todo and all(panel.frame.image is not None for panel, _ in todo):
                     yield from self._paint(todo)

@@ -135,7 +135,7 @@ def scores(caption: str, seen: Seen, before: Seen | None = None) -> list[Score]:
     asked = len(who) + bool(where)
     if asked:
         kept = len(set(who) & set(seen.cast)) + (seen.place in where)
-        lines.append(Score("plain", f"{kept} of the {asked} that the caption names"))
+        lines.append(Score("plain", f"{kept} of {asked} named are seen"))
     if before is not None:
         lines.append(Score("plain", f"like the frame before: {float(seen.features @ before.features):.2f}"))
     return lines

@@ -352,7 +352,7 @@ def test_scores_come_when_the_frames_are_there(judged):
     assert not painted["frames"][1]["scores"] and painted["frames"][0]["scores"]  # the picture first
     frames = views[-1]["frames"]
     words = [[text for _, text in frame["scores"]] for frame in frames]
-    assert any("that the caption names" in text for text in words[0])
+    assert any("named are seen" in text for text in words[0])
     assert [any("like the frame before" in text for text in each) for each in words] == [False, True, True]
     assert len(desk.seen) == len(seen) + 1  # the judge looks at a picture once
 
@@ -374,7 +374,7 @@ def test_columns_have_scores_once_all_are_painted(judged):
     desk = told(judged, judged.open("")[0])
     tables = [table for _, table, *_ in judged.compare(desk, ["0", "32"], ["own"], True)]
     assert [table.count('<ul class="scores"') for table in tables] == [0, 0, 4]
-    assert tables[-1].count("like the frame before") == 2 and tables[-1].count("that the caption names") > 0
+    assert tables[-1].count("like the frame before") == 2 and tables[-1].count("named are seen") > 0
     assert "scores" not in list(judged.compare(desk, ["0", "32"], ["own"], False))[-1][1]
 
 

@@ -77,14 +77,14 @@ def test_scores_say_what_was_kept_and_what_was_not(frames):
         ("kept", "Gus \u2713"),
         ("kept", "Mabel \u2713"),
         ("kept", "kitchen \u2713"),
-        ("plain", "3 of the 3 that the caption names"),
+        ("plain", "3 of 3 named are seen"),
     ]
     assert texts("Gus and Pip are in the cave.", both, rumble)[:-1] == [
         ("kept", "Gus \u2713"),
         ("missing", "Pip is missing"),
         ("extra", "Mabel, not asked for"),
         ("missing", "looks like the kitchen, not the cave"),
-        ("plain", "1 of the 3 that the caption names"),
+        ("plain", "1 of 3 named are seen"),
     ]
     assert texts("He is angry.", rumble) == [("extra", "Rumble, not asked for"), ("plain", "looks like the beach")]
 
