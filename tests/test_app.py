@@ -66,7 +66,6 @@ def app(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(folder), "WATCHED": str(folder / "hosts")}
     environment["GRADIO_TEMP_DIR"] = str(folder / "files")
-    environment["GOMP_SPINCOUNT"] = "10000"  # on a busy machine, threads that wait for each other take turns
     command = [sys.executable, "app.py", "--port", str(port)]
     url, start = f"http://127.0.0.1:{port}", time.monotonic()
     with open(folder / "log", "w") as log:
