@@ -85,6 +85,8 @@ const newCard = (id) => {
   card.field = make("textarea", "caption", { rows: "1", maxlength: "2000", spellcheck: "false" });
   card.hint = make("p", "hint");
   card.flag = make("p", "hint", {}, "The safety checker withheld this picture. Change its caption, or redraw it.");
+  card.scores = make("ul", "scores");
+  card.scores.hidden = true;
   card.staleKeep = make("button", "small", { type: "button" }, "Keep");
   card.staleWrite = make("button", "small", { type: "button" }, "Rewrite");
   card.stale = make("div", "stale", {}, make("span", "", {}, "An earlier caption changed."), card.staleKeep, card.staleWrite);
@@ -108,7 +110,7 @@ const newCard = (id) => {
   card.field.addEventListener("blur", () => commit(card));
   const picture = make("div", "picture", {}, card.shot, card.ghost, card.number, card.pinned, card.bar);
   const caption = make("div", "cap", {}, card.under, card.field);
-  card.node = make("li", "frame", {}, picture, caption, card.hint, card.flag, card.stale, card.options, card.tools);
+  card.node = make("li", "frame", {}, picture, caption, card.hint, card.flag, card.scores, card.stale, card.options, card.tools);
   card.node.card = card;
   return card;
 };
@@ -169,6 +171,17 @@ const draw = (card, frame, index, count, view) => {
   card.buttons.later.disabled = index === count - 1;
   card.buttons.insert.disabled = view.full;
   options(card, frame, name, view);
+  scores(card, frame, name, view);
+};
+
+// the place for scores is there as soon as they are asked for, so that nothing jumps when they come
+const scores = (card, frame, name, view) => {
+  show(card.scores, view.scoring);
+  const key = JSON.stringify(frame.scores || []);
+  if (card.scoresKey === key) return;
+  card.scoresKey = key;
+  label(card.scores, "Scores of " + name);
+  card.scores.replaceChildren(...(frame.scores || []).map(([kind, words]) => make("li", kind, {}, words)));
 };
 
 const options = (card, frame, name, view) => {

@@ -18,15 +18,17 @@ from sagan_pipeline.checks import checked_caption
 from sagan_pipeline.story import draw_seed
 from sagan_pipeline.story_file import StoryFile, frame_png
 
-from . import painting
+from . import judging, painting
 from .editing import MAX_FRAMES, Board, History, Panel, Recipe, Settings
 from .files import write_file
+from .judging import Score, Seen
 from .painting import Painted, frame_of
 
 
 KEPT_PICTURES = 400  # of one visitor
 SUGGESTIONS = 3
 JOINED_SECONDS = 1.5  # moves of a slider within are one step
+GLANCE = 0.15  # seconds between two captions that the page shows one by one
 PATIENCE = 1.0  # seconds that a picture nobody wants any more may still take
 
 
@@ -62,6 +64,8 @@ class Desk:
         self.options: list[str] = []
         self.rolls = 0
         self.busy = False
+        self.scoring = False  # whether the page shows scores
+        self.seen: OrderedDict[str, Seen] = OrderedDict()  # by the picture's file
         self._joined: tuple[str, float] = ("", 0.0)
         self._given_paths: OrderedDict[int, tuple[Image.Image, str]] = OrderedDict()
 
@@ -78,8 +82,8 @@ class Desk:
             join = bool(kind) and self._joined[0] == kind and now - self._joined[1] < JOINED_SECONDS
             self.history = self.history.do(change(self.board), join)
             self._joined = (kind, now)
-            self.message = ""
             self._fill()
+            self.message = "Repainting\u2026" if kind == "settings" and self.board.to_paint() else ""
 
     def step(self, back: bool) -> None:
         with self.lock:
@@ -169,7 +173,7 @@ class Desk:
         """Write the captions and paint the pictures that the board waits for; yields whenever the page should look
         again. What the visitor does meanwhile counts at once."""
         self.busy = not self.stopped.is_set()
-        start, painted = time.perf_counter(), 0
+        start, painted, shown = time.perf_counter(), 0, 0.0
         try:
             while not self.stopped.is_set():
                 self._fill()
@@ -179,7 +183,9 @@ class Desk:
                     yield
                 elif panel := self.board.to_write():
                     self.writing, self.message = panel.id, "Writing the captions\u2026"
-                    yield
+                    if time.perf_counter() - shown > GLANCE:
+                        shown = time.perf_counter()
+                        yield
                     self._write(panel)
                 elif todo and all(panel.frame.image is not None for panel, _ in todo):
                     yield from self._paint(todo)
@@ -198,6 +204,8 @@ class Desk:
             frames = "1 frame" if painted == 1 else f"{painted} frames"
             self.message = f"{frames} in {time.perf_counter() - start:.1f} s."
         yield
+        if self.scoring and self.judge([self.path_of(panel) for panel in self.board.panels]):
+            yield
 
     def _write(self, panel: Panel) -> None:
         board = self.board
@@ -319,6 +327,29 @@ class Desk:
                 self._given_paths.popitem(last=False)
         return self._given_paths[key][1]
 
+    # What a judge sees
+
+    def judge(self, paths: list[str | None]) -> bool:
+        """Let the judge look at these of the story's pictures, if it has not; whether it saw a new one. It does not
+        look at what was given or withheld."""
+        pictures = {shown.path: shown.picture.image for shown in self.pictures.values() if not shown.picture.flagged}
+        for panel in self.board.panels:
+            if panel.painted is not None and not panel.frame.flagged:  # also those that came with a story's file
+                pictures[self.path_of(panel)] = panel.frame.image
+        new = [path for path in dict.fromkeys(paths) if path in pictures and path not in self.seen]
+        self.seen.update(zip(new, judging.look_at([pictures[path] for path in new]), strict=True))
+        while len(self.seen) > KEPT_PICTURES:
+            self.seen.popitem(last=False)
+        return bool(new)
+
+    def scores(self, captions: list[str], paths: list[str | None]) -> list[list[Score]]:
+        """What the page says under each picture of a column; nothing where the judge has not looked."""
+        seen = [self.seen.get(path) if path else None for path in paths]
+        return [
+            judging.scores(caption, now, before) if now else []
+            for caption, now, before in zip(captions, seen, [None, *seen], strict=False)
+        ]
+
     # What the page shows
 
     def story(self) -> Story:
@@ -332,6 +363,9 @@ class Desk:
             self.version += 1
             board = self.board
             frames = [self._frame(board, panel) for panel in board.panels]
+            if self.scoring:
+                for frame, scores in zip(frames, self._board_scores(), strict=True):
+                    frame["scores"] = [[score.kind, score.text] for score in scores]
             asked = self.asking is not None and len(self.options) < SUGGESTIONS
             unfinished = board.to_write() is not None or bool(board.to_paint())
             stopped = self.stopped.is_set()
@@ -348,7 +382,11 @@ class Desk:
                 "stale": sum(frame["stale"] for frame in frames),
                 "asking": self.asking,
                 "options": list(self.options),
+                "scoring": self.scoring,
             }
+
+    def _board_scores(self) -> list[list[Score]]:
+        return self.scores(self.board.captions, [self.path_of(panel) for panel in self.board.panels])
 
     def _frame(self, board: Board, panel: Panel) -> dict[str, Any]:
         frame = panel.frame

@@ -22,6 +22,7 @@ from . import painting
 from .desk import Desk, story_seed
 from .editing import MAX_FRAMES, MAX_SEED, MOST, Board, Settings
 from .files import write_file
+from .judging import Score, has_judge
 from .words import captions_of
 
 
@@ -88,6 +89,7 @@ class Handlers:
 
     def __init__(self, model: str, defaults: Settings, adapters: list[str]):
         self.model, self.defaults, self.adapters = model, defaults, adapters
+        self.judged = has_judge(next(iter(painting.MODELS[model].values())))
 
     # The page opens
 
@@ -183,6 +185,12 @@ class Handlers:
         sampling = painting.sampling_beside(self.model, now, asked.adapter, asked.lora_alpha)
         return *self.settle(desk, seed, lora_alpha, *sampling, temperature, adapter), *sampling
 
+    def score(self, desk: Desk | None, wanted: bool) -> tuple[Desk, dict]:
+        """Show scores under the pictures, or no longer. The judge looks once the painter is done."""
+        desk = here(desk)
+        desk.scoring = self.judged and bool(wanted)
+        return desk, desk.view()
+
     def work(self, desk: Desk | None) -> Iterator[tuple]:
         """Write and paint what the board waits for. The page is told of every change, the browser's storage once."""
         desk = here(desk)
@@ -249,10 +257,11 @@ class Handlers:
     # Side by side
 
     def compare(
-        self, desk: Desk | None, strengths: list, adapters: list[str]
+        self, desk: Desk | None, strengths: list, adapters: list[str], scored: bool = False
     ) -> Iterator[tuple[Desk, str, Any, Any, Any]]:
-        """The story in columns, one for each strength and adapter: the same captions and the same noise."""
-        desk = here(desk)
+        """The story in columns, one for each strength and adapter: the same captions and the same noise. With `scored`
+        each picture has its scores once all are painted."""
+        desk, scored = here(desk), scored and self.judged
         with refusals("Nothing to compare"):
             columns = self.columns(strengths, adapters, desk.board.settings.adapter)
             if not any(frame for frame in desk.board.captions):
@@ -263,10 +272,12 @@ class Handlers:
                 labels = [self.label(*column) for column in columns[: len(paths)]]
                 yield desk, self.table(desk, labels, paths), gr.skip(), gr.skip(), gr.skip()
         labels = [self.label(*column) for column in columns]
+        if scored:
+            desk.judge([path for column in paths for path in column])
         numbers = [f"Frame {number}" for number in range(1, len(paths[0]) + 1)]
         yield (
             desk,
-            self.table(desk, labels, paths),
+            self.table(desk, labels, paths, scored),
             gr.Dropdown(numbers, value=numbers[0]),
             gr.Dropdown(labels, value=labels[0]),
             gr.Dropdown(labels, value=labels[-1]),
@@ -293,16 +304,17 @@ class Handlers:
         name = f"alpha {alpha:g}" + (" (base)" if alpha == 0 else "")
         return f"{name}, {adapter}" if len(self.adapters) > 1 else name
 
-    def table(self, desk: Desk, labels: list[str], paths: list[list[str | None]]) -> str:
+    def table(self, desk: Desk, labels: list[str], paths: list[list[str | None]], scored: bool = False) -> str:
         """The comparison as HTML; every text in it is escaped."""
         captions = [caption for caption in desk.board.captions if caption]
+        scores = [desk.scores(captions, column) if scored else [[]] * len(captions) for column in paths]
         head = "".join(f'<th scope="col">{html.escape(label)}</th>' for label in labels)
         rows = []
         for number, caption in enumerate(captions):
             cells = "".join(
                 f'<td><img src="gradio_api/file={html.escape(column[number] or "")}" '
-                f'alt="{html.escape(caption)} ({html.escape(label)})"></td>'
-                for label, column in zip(labels, paths, strict=True)
+                f'alt="{html.escape(caption)} ({html.escape(label)})">{score_list(scores[place][number])}</td>'
+                for place, (label, column) in enumerate(zip(labels, paths, strict=True))
                 if number < len(column)
             )
             words = f'<td colspan="{len(labels)}">{number + 1}. {html.escape(caption)}</td>'
@@ -366,6 +378,11 @@ class Handlers:
         with refusals("Nothing to take away yet"):
             path = write_file(*export(desk.story(), kind, str(title)[:200], desk.board.facts()))
         return desk, gr.File(path, visible=True)
+
+
+def score_list(scores: list[Score]) -> str:
+    items = "".join(f'<li class="{score.kind}">{html.escape(score.text)}</li>' for score in scores)
+    return f'<ul class="scores" aria-label="Scores">{items}</ul>' if items else ""
 
 
 def here(desk: Desk | None) -> Desk:

@@ -37,6 +37,10 @@ OPENINGS = [
 ]
 # where the page is one column, the story is far below the button that starts it
 TO_THE_BOARD = "() => { if (innerWidth < 800) document.querySelector('#board').scrollIntoView(); }"
+WHAT_SCORES_ARE = (
+    "A small network that has only seen real frames of the show says whom it sees, and where. It knows the cast and "
+    "the places; not what anybody does or wears, nor anybody else. Likeness is the cosine of its features."
+)
 TAKE_AWAY = [
     ("Strip", "strip"),
     ("Comic page", "comic"),
@@ -157,6 +161,13 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                         info="0 writes the likeliest words.",
                         elem_id="temperature",
                     )
+                    scored = gr.Checkbox(
+                        False,
+                        label="Scores under the pictures",
+                        info=WHAT_SCORES_ARE,
+                        visible=handlers.judged,
+                        elem_id="scored",
+                    )
                 with gr.Accordion("What this model can, and cannot", open=False, elem_id="can"):
                     gr.Markdown(_what_it_can(pipe))
             with gr.Column(scale=9, min_width=320):
@@ -194,6 +205,13 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
                         )
                         which = gr.CheckboxGroup(
                             names, value=[names[0]], label="Adapters", visible=len(names) > 1, elem_id="which"
+                        )
+                        scored_too = gr.Checkbox(
+                            handlers.judged,
+                            label="With scores",
+                            info="Whom and what place a judge sees.",
+                            visible=handlers.judged,
+                            elem_id="scored-too",
                         )
                         side_by_side = gr.Button("Side by side", variant="primary", elem_id="side-by-side")
                     comparison = gr.HTML("", elem_id="comparison")
@@ -260,6 +278,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
             working(
                 moved.input(handlers.settle, [desk, *controls], [desk, board], trigger_mode="always_last", **promptly)
             )
+        working(scored.input(handlers.score, [desk, scored], [desk, board], trigger_mode="always_last", **promptly))
         working(files.upload(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly))
         files.clear(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly)
         files.delete(handlers.drop, [desk, files], [desk, board, brought, *controls], **promptly)
@@ -271,7 +290,7 @@ def build_demo(pipe: SAGANetsPipeline, adapters: Path | None = ADAPTERS, own: st
         )
 
         compared = side_by_side.click(
-            handlers.compare, [desk, strengths, which], [desk, comparison, row, left, right], **painter
+            handlers.compare, [desk, strengths, which, scored_too], [desk, comparison, row, left, right], **painter
         )
         chosen = {"fn": handlers.pair, "inputs": [desk, row, left, right], "outputs": slider}
         compared.success(lambda: gr.Column(visible=True), None, pair_box, **instantly).then(**chosen, **promptly)

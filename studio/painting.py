@@ -210,16 +210,16 @@ def _paint(
     pipe, total = MODELS[model][first.adapter], first.num_inference_steps
     if gone.is_set():
         raise Gone
-    report(Step(0, total, look=True))
+    report(Step(0, total, look=previews))
     colours = _colours(pipe) if previews else None
     expected = len(recipes) * seconds_a_picture(model)
-    looks = min(MOST_LOOKS, round(expected / PREVIEW_SECONDS) if previews else int(expected / BATCH_SECONDS))
-    looks = max(looks, 1 if previews else 0)
+    looks = min(MOST_LOOKS, max(1, round(expected / (PREVIEW_SECONDS if previews else BATCH_SECONDS))))
 
     def on_step(_: Any, number: int, timestep: torch.Tensor, values: dict) -> dict:
         if gone.is_set():
             raise Gone
         look = number * looks // total > (number - 1) * looks // total
+        look &= previews or number > 0  # of a batch there is nothing to see yet but the time left
         report(Step(number + 1, total, look, _previews(values["latents"], colours) if look and previews else ()))
         return values
 

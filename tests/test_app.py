@@ -360,6 +360,7 @@ def test_alpha_is_live_and_strengths_are_compared(open_page, pictures):
     expect(cells).to_have_count(6, timeout=PAINTING)
     expect(page.locator("#comparison th").first).to_contain_text("alpha 0 (base)")
     assert [cells.nth(n).get_attribute("src") for n in (2, 5)] == before  # as trained is what is on the board
+    expect(page.locator("#comparison .scores")).to_have_count(6, timeout=PAINTING)
     expect(page.locator("#pair-slider img").first).to_be_visible(timeout=SOON)
     page.locator("#comparison").scroll_into_view_if_needed()
     check_with_axe(page)
@@ -480,6 +481,9 @@ def test_fits_the_screen_and_everybody(open_page, pictures, width, dark):
     for each in ("settings", "bring", "compare", "take-away"):
         unfold(page, each)
     expect(page.locator("#strengths")).to_be_visible(timeout=SOON)
+    page.get_by_label("Scores under the pictures").check()
+    expect(page.locator("#board .scores li").first).to_be_visible(timeout=PAINTING)
+    expect(page.locator("#board .scores").last).to_contain_text("like the frame before", timeout=PAINTING)
     expect(page.locator("#sweep .sweep-frames img").first).to_be_visible(timeout=PAINTING)
     check_with_axe(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

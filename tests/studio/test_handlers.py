@@ -18,6 +18,7 @@ from studio.api import Endpoints
 from studio.desk import Desk
 from studio.editing import Settings
 from studio.handlers import Handlers, kept_text
+from studio.judging import known
 
 
 SETTINGS = Settings(7, 32.0, 3, 4.0, 0.5, "own")
@@ -326,3 +327,68 @@ def test_an_adapter_of_few_steps_is_painted_in_its_own(tiny_pipe, tiny_adapter, 
         assert [(f.num_inference_steps, f.guidance_scale) for f in frames] == [usual, (2, 1.0)]
     _, text = api.tell_story("Gus.", 1, 7, 10, adapter="few")
     assert read_story_json(text).settings["num_inference_steps"] == 2
+
+
+@pytest.fixture
+def judged(tiny_pipe, tiny_adapter) -> Handlers:
+    """Over a pipeline that says it knows the judge's cast, whatever it paints."""
+    cast, places = known()
+    pipe = type(tiny_pipe)(**tiny_pipe.components, default_num_inference_steps=3, cast=cast, places=places)
+    pipe.load_adapter(tiny_adapter)
+    return Handlers(painting.register(pipe, None, "own"), SETTINGS, ["own"])
+
+
+def test_scores_come_when_the_frames_are_there(judged):
+    desk = told(judged, judged.open("")[0], 3)
+    assert not any("scores" in frame for frame in desk.view()["frames"]) and not desk.seen
+    _, view = judged.score(desk, True)
+    assert view["scoring"] and all(frame["scores"] == [] for frame in view["frames"])
+    assert all(frame["scores"] for frame in list(judged.work(desk))[-1][1]["frames"])
+
+    desk.act("redraw", desk.board.panels[1].id)
+    seen, before = dict(desk.seen), desk.view()["frames"][1]["src"]
+    views = [view for _, view, _ in judged.work(desk)]
+    painted = next(view for view in views if view["frames"][1]["src"] != before)
+    assert not painted["frames"][1]["scores"] and painted["frames"][0]["scores"]  # the picture first
+    frames = views[-1]["frames"]
+    words = [[text for _, text in frame["scores"]] for frame in frames]
+    assert any("named are seen" in text for text in words[0])
+    assert [any("like the frame before" in text for text in each) for each in words] == [False, True, True]
+    assert len(desk.seen) == len(seen) + 1  # the judge looks at a picture once
+
+    _, view = judged.score(desk, False)
+    assert not view["scoring"] and not any("scores" in frame for frame in view["frames"])
+
+
+def test_no_scores_of_what_was_given(judged):
+    desk = judged.open("")[0]
+    desk.given = [Image.new("RGB", (32, 32), "teal")]
+    told(judged, desk, 3)
+    judged.score(desk, True)
+    frames = list(judged.work(desk))[-1][1]["frames"]
+    assert [bool(frame["scores"]) for frame in frames] == [False, True, True]
+    assert not any("frame before" in text for _, text in frames[1]["scores"])
+
+
+def test_columns_have_scores_once_all_are_painted(judged):
+    desk = told(judged, judged.open("")[0])
+    tables = [table for _, table, *_ in judged.compare(desk, ["0", "32"], ["own"], True)]
+    assert [table.count('<ul class="scores"') for table in tables] == [0, 0, 4]
+    assert tables[-1].count("like the frame before") == 2 and tables[-1].count("named are seen") > 0
+    assert "scores" not in list(judged.compare(desk, ["0", "32"], ["own"], False))[-1][1]
+
+
+def test_a_story_from_a_file_is_scored(judged):
+    desk = told(judged, judged.open("")[0])
+    other = judged.open("")[0]
+    other.open(read_story_json(story_json(desk.story(), desk.board.facts())), ["own"])
+    judged.score(other, True)
+    assert all(frame["scores"] for frame in list(judged.work(other))[-1][1]["frames"])
+
+
+def test_a_model_of_another_cast_has_no_scores_whoever_asks(handlers):
+    desk = told(handlers, handlers.open("")[0])
+    assert not handlers.judged and not handlers.score(desk, True)[1]["scoring"]
+    assert "scores" not in list(handlers.compare(desk, ["0"], ["own"], True))[-1][1]
+    list(handlers.work(desk))
+    assert not desk.seen

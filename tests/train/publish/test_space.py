@@ -47,7 +47,8 @@ def test_settings_and_requirements_of_each_hardware(tmp_path, hardware):
         assert space["python_version"] in ("3.12.12", "3.10.13") and "spaces" in pinned
         ours = {**ours, "torch": pinned["torch"], "spaces": pinned["spaces"]}
     assert pinned == ours
-    assert files_to_send(tmp_path, SPACE_FILES)[1] == []
+    sent, left = files_to_send(tmp_path, SPACE_FILES)
+    assert left == [] and "studio/judge/model.safetensors" in sent
 
 
 def test_a_gpu_starts_with_its_model_and_adapter_and_settings_come_first(tmp_path):
