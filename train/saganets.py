@@ -167,6 +167,7 @@ class Coordinated:
         return {
             "base_model": config.base_model,
             "objective": config.objective,
+            **({"init_lora": Path(config.init_lora).name} if config.init_lora else {}),
             **(self.painter.sampling_facts() if self.painter is not None else {}),
             "dataset": Path(config.data).name,
             "steps": step,

@@ -133,6 +133,7 @@ def test_begins_from_an_adapter(make_coordinated, flags, tmp_path, tiny_adapter)
             assert torch.equal(module.lora_A["default"].weight, state[f"unet.{name}.lora_A.weight"])
             assert torch.allclose(module.lora_B["default"].weight, 4 * state[f"unet.{name}.lora_B.weight"])
     assert float(begun.loss(0)["loss"].detach()) != float(plain.loss(0)["loss"].detach())
+    assert begun.facts(1, {})["init_lora"] == tiny_adapter.name and "init_lora" not in plain.facts(1, {})
     for more, message in ((["--rank", "8"], "rank 4"), (["--lora_targets", "to_q"], "leaves out")):
         with pytest.raises(ValueError, match=message):
             make_coordinated(*OBJECTIVES["temporal"], "--init_lora", str(tiny_adapter), *more)
