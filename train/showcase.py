@@ -1,7 +1,7 @@
 """The pictures of the README, painted by the embedded model: `python -m train.showcase`.
 
 `assets/story.png` is one story, `assets/stories.png` eight, `assets/alpha.png` one at alpha 0, 10 and 32, and
-`assets/unseen.png` one frame each of twenty captions written by hand, none of which is in the training data;
+`assets/unseen.jpg` one frame each of fifty captions written by hand, none of which is in the training data;
 `lora_weights/sheet.png` has a row for each adapter there, under the same captions and seeds.
 """
 
@@ -122,9 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     alphas = pipe(OPENINGS[0], num_frames=4, lora_alpha=[0, 10, 32], generator=seeded()).stories
     titled([story.frames for story in alphas], side=224).save(args.out / "alpha.png", optimize=True)
     unseen = pipe.paint(UNSEEN, generator=seeded()).stories[0].frames
-    titled([unseen[i : i + 5] for i in range(0, len(unseen), 5)], side=224).save(
-        args.out / "unseen.png", optimize=True
-    )
+    titled([unseen[i : i + 5] for i in range(0, len(unseen), 5)], side=224).save(args.out / "unseen.jpg", quality=88)
     rows = []
     for path in sorted(ADAPTERS.glob("*.safetensors")):
         pipe.load_adapter(path)
