@@ -81,12 +81,12 @@ def look(
         found["features"].append(features.numpy().reshape(len(rows), frames, -1))
         regions = judge.regions(shown).numpy().reshape(len(rows), frames, len(judge.classes), -1)
         found["alike"].append(np.array([alike(r, stories.labels[i]) for r, i in zip(regions, rows, strict=True)]))
-        told = shown.reshape(len(rows), frames, *shown.shape[1:])
+        by_story = shown.reshape(len(rows), frames, *shown.shape[1:])
         found["near"].append(
             np.array(
                 [
                     neighbour_sums(story, stories.labels[i], stories.settings[i], stories.scored)
-                    for story, i in zip(told, rows, strict=True)
+                    for story, i in zip(by_story, rows, strict=True)
                 ]
             )
         )
