@@ -140,12 +140,13 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
         start, end = int(match[1]), int(match[2]) + 1
         with open(path, "rb") as file:
             content = file.read()
+        with self.server.lock:  # before the answer: who has it may look at the count
+            self.server.ranges += 1
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {start}-{min(end, len(content)) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content[start:end])))
         self.end_headers()
         self.wfile.write(content[start:end])
-        self.server.ranges += 1
 
     def log_message(self, *_):
         pass
@@ -154,7 +155,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def address(shards):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Ranges, directory=shards))
-    server.ranges = 0
+    server.ranges, server.lock = 0, threading.Lock()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
