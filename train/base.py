@@ -404,6 +404,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
         ],
         lr=args.learning_rate,
         betas=(0.9, 0.99),
+        fused=True,
     )
     generator = torch.Generator().manual_seed(args.seed)
     noise_scheduler = DDPMScheduler(**NOISE_CONFIG)
@@ -420,8 +421,8 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
         dropped = torch.rand(index.shape, generator=generator) < 0.1
         with torch.autocast("cpu", torch.bfloat16):
             states = text_encoder(tokens[torch.where(dropped, len(captions), index)])[0]
-            noise, timesteps = draw_noise(noise_scheduler, z.shape, generator)
-            # all timesteps alike: min-SNR weighting all but leaves out the noisy ones, where the text is all there is
+            noise, timesteps = draw_noise(noise_scheduler, z.shape, generator, power=args.timestep_power)
+            # no min-SNR weighting: it all but leaves out the noisy timesteps, where the text is all there is
             return {"loss": diffusion_loss(predict, noise_scheduler, z, states, noise, timesteps)}
 
     def sample(step: int) -> None:
@@ -513,6 +514,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=None, help="length of the schedule; default: the stage's own")
     parser.add_argument("--batch_size", type=int, default=24, help="pictures a step (unet)")
     parser.add_argument("--learning_rate", type=float, default=8e-4, help="peak rate (unet)")
+    parser.add_argument(
+        "--timestep_power",
+        type=float,
+        default=1.5,
+        help="timesteps are drawn with the density of t^(power - 1): what little noise hides, nobody sees (unet)",
+    )
     parser.add_argument(
         "--compile",
         action="store_true",

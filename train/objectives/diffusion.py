@@ -18,7 +18,7 @@ def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.T
 
 
 def draw_noise(
-    scheduler, shape: tuple[int, ...], generator: torch.Generator, offset: float = 0.0
+    scheduler, shape: tuple[int, ...], generator: torch.Generator, offset: float = 0.0, power: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The draws of one batch.
 
@@ -26,12 +26,19 @@ def draw_noise(
         shape (`tuple[int, ...]`): (B, C, h, w).
         offset (`float`): deviation of noise that is one value a channel of a picture, added to the noise; it lets a
             model learn pictures that are bright or dark as a whole.
+        power (`float`): density of the timesteps, which is that of t^(power - 1): at 1 all alike, above it noisy
+            ones oftener.
 
     Returns:
-        Noise of `shape`, float32, and timesteps (B,), int64, uniform.
+        Noise of `shape`, float32, and timesteps (B,), int64.
     """
     noise = torch.randn(shape, generator=generator)
-    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, shape[:1], generator=generator)
+    count = scheduler.config.num_train_timesteps
+    if power == 1:
+        timesteps = torch.randint(0, count, shape[:1], generator=generator)
+    else:
+        u = torch.rand(shape[:1], generator=generator, dtype=torch.float64)
+        timesteps = (count * u ** (1 / power)).long().clamp(max=count - 1)
     if offset:
         noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator)
     return noise, timesteps
