@@ -36,6 +36,7 @@ ROWS: dict[str, dict[str, object]] = {
     "no-average": {"ema_decay": 0.0},
     "min-snr-5": {"snr_gamma": 5.0},
     "noise-offset": {"noise_offset": 0.05},
+    "late-timesteps": {"timestep_power": 1.5},
     "lora-dropout": {"lora_dropout": 0.1},
     "rank-8": {"rank": 8, "alpha": 8.0},
     "rank-64": {"rank": 64, "alpha": 64.0},

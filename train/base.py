@@ -528,6 +528,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max_seconds", type=float, default=float("inf"), help="stop (resumable) after so long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.timestep_power <= 0:
+        parser.error(f"argument --timestep_power: {args.timestep_power} must be above 0")
     for name in ("tokenizer", "captioner_tokenizer") if args.init is not None else ():
         if not (args.out / name).exists():
             shutil.copytree(args.init / name, args.out / name)

@@ -66,6 +66,10 @@ class TrainingConfig:
 
     snr_gamma: float = setting("min-SNR weighting; 0: the paper's plain loss", 0.0)
     noise_offset: float = setting("share of noise that is one value a channel of a picture", 0.0)
+    timestep_power: float = setting(
+        "timesteps are drawn by the density of t^(power - 1): at 1 all alike (the paper), above it noisy ones oftener",
+        1.0,
+    )
     caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
     crowds: float = setting(
         "draw k not evenly, but by the number of people in frame k + 1 to this power; 0: evenly, as the paper", 0.0
@@ -177,8 +181,9 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
         if not all(name.strip() for name in self.lora_targets.split(",")):
             raise ValueError(f"`lora_targets` is {self.lora_targets!r}, but must be names parted by commas.")
-        if self.alpha <= 0:
-            raise ValueError(f"`alpha` is {self.alpha}, but must be above 0.")
+        for name in ("alpha", "timestep_power"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be above 0.")
         if not self.steps and self.epochs <= 0:
             raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
 

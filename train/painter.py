@@ -116,7 +116,8 @@ class Painter:
         frames = torch.randint(latents.latents.shape[1], index.shape, generator=generator)
         z = latents.latents[index, frames].float()
         dropped = torch.rand(index.shape, generator=generator) < self.config.caption_dropout
-        noise, timesteps = draw_noise(self.scheduler, z.shape, generator, self.config.noise_offset)
+        config = self.config
+        noise, timesteps = draw_noise(self.scheduler, z.shape, generator, config.noise_offset, config.timestep_power)
         return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps, index, frames)
 
     def loss(self, draws: PainterDraws, rows: slice, text: TextCache | None = None, network=None) -> torch.Tensor:

@@ -110,3 +110,15 @@ def test_offset_noise_is_one_value_a_channel_of_a_picture():
     added = shifted - plain
     assert torch.equal(timesteps, same) and added.std(dim=(2, 3)).max() < 1e-5
     assert 0.2 < float(added.mean(dim=(2, 3)).std()) < 0.9
+
+
+def test_timesteps_have_the_density_asked_for():
+    scheduler, shape = noise_scheduler("epsilon"), (20_000, 1, 1, 1)
+    count = scheduler.config.num_train_timesteps
+    noise, even = draw_noise(scheduler, shape, torch.Generator().manual_seed(1))
+    same_noise, late = draw_noise(scheduler, shape, torch.Generator().manual_seed(1), power=1.5)
+    assert torch.equal(noise, same_noise) and late.dtype == torch.int64
+    assert late.min() >= 0 and late.max() == count - 1
+    for part in (0.25, 0.5, 0.75):  # the share of timesteps below a part of all is that part to the power
+        assert abs(float((even < part * count).double().mean()) - part) < 0.02
+        assert abs(float((late < part * count).double().mean()) - part**1.5) < 0.02
