@@ -89,6 +89,10 @@ class TrainingConfig:
     l_clip: float = setting("weight of 1 - cos of a picture's and its caption's CLIP embeddings", 0.0)
     l_char: float = setting("weight of a character's change between neighbouring frames, by `char_features`", 0.0)
     l_coher: float = setting("weight of the squared distance of neighbouring latents", 0.0)
+    l_local: float = setting(
+        "weight of attending, inside a character's box, to its name and no other's (diffusion); 0: none, as the paper",
+        0.0,
+    )
     l_adv: float = setting("weight of the adversarial loss", 0.0)
     l_story: float = setting("weight of the adversarial loss over a story's frames in their order", 0.0)
     l_img: float = setting("weight of L1 to the real frame (gan)", 0.0)
@@ -184,6 +188,8 @@ class TrainingConfig:
         for name in ("alpha", "timestep_power"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be above 0.")
+        if self.l_local and (self.objective != "diffusion" or self.mirror or self.gradient_checkpointing):
+            raise ValueError("`l_local` is of `objective` diffusion, without `mirror` and `gradient_checkpointing`.")
         if not self.steps and self.epochs <= 0:
             raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
 

@@ -28,12 +28,13 @@ from train.objectives import make_objective
 from train.objectives.diffusion import diffusion_loss, draw_noise
 from train.objectives.few_step import generate
 from train.objectives.interface import STORY_FRAMES, Batch
+from train.objectives.localization import Localizer
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHOWN_ALPHAS = (0.0, 10.0, 32.0)
 CACHED_FRAMES = (1, 3)  # of a clip's five, as `LatentCache` takes them
-LAST_FRAME = 74  # of a whole clip, from 0
+MOMENTS = tuple(SAMPLED[frame] / 74 for frame in CACHED_FRAMES)  # of a clip of 75 frames, 0 to 1
 
 
 @dataclass
@@ -81,8 +82,9 @@ class Painter:
         del vae, text_encoder, encoders
         self.scheduler = DDPMScheduler.from_pretrained(config.base, subfolder="scheduler")
         self.unet = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
-        if self.device.type == "cpu":
-            self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slower there
+        if self.device.type == "cpu" or config.l_local:
+            # the fused kernel has no maps, and on a CPU its backward is slower
+            self.unet.set_attn_processor(AttnProcessor())
         self.targets = [name.strip() for name in config.lora_targets.split(",")]
         recipe = (config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
         self.lora = add_lora(self.unet, *recipe, self.targets)
@@ -96,6 +98,9 @@ class Painter:
         self.parameters = lora_parameters(self.unet)
         self.state = torch.nn.ParameterList(self.parameters)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None
+        self.localizer = (
+            Localizer(self.unet, release, self.latents.ids, tokenizer, MOMENTS) if config.l_local else None
+        )
         self.network = accelerator.prepare(self.unet.train())
         self.objective = make_objective(config, self)  # what it adds to the UNet is no part of what is prepared
 
@@ -148,11 +153,22 @@ class Painter:
     def losses(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> dict[str, torch.Tensor]:
         """What the objective says of some rows of a step's draws: `painter_loss`, which is minimised, and each term
         for the log. `seed` governs what the objective draws beyond the step's draws."""
+        if self.localizer is not None:
+            return self._localized(draws, rows)
         if self.objective is None:
             return {"painter_loss": self.loss(draws, rows)}
         with self.accelerator.autocast():
             losses = self.objective.losses(self.batch(draws, rows, seed, step))
             return {"painter_loss": self.objective.total(losses), **self.objective.log(losses)}
+
+    def _localized(self, draws: PainterDraws, rows: slice) -> dict[str, torch.Tensor]:
+        """Plain diffusion, and who is looked up where."""
+        captions, size = draws.captions[rows], tuple(draws.latents.shape[-2:])
+        with self.localizer.recording() as maps:
+            l2 = self.loss(draws, rows)
+            local = self.localizer.loss(maps, draws.clips[rows], draws.frames[rows], captions < len(self.text), size)
+        loss = l2 + self.config.l_local * local
+        return {"painter_loss": loss, "term_l2": l2.detach(), "term_local": local.detach()}
 
     def batch(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> Batch:
         """Some rows of a step's draws, on the device, as objectives take them."""
@@ -167,7 +183,7 @@ class Painter:
             timesteps=timesteps.to(self.device),
             captioned=(captions < len(self.text)).to(self.device),
             clips=[self.latents.ids[i] for i in draws.clips[rows].tolist()],
-            moments=[SAMPLED[CACHED_FRAMES[frame]] / LAST_FRAME for frame in frames],
+            moments=[MOMENTS[frame] for frame in frames],
             mirrored=[self.config.mirror and bool(frame % 2) for frame in frames],
             generator=torch.Generator().manual_seed(seed),
             step=step,
