@@ -61,8 +61,9 @@ def localization_loss(
             continue
         mean = probabilities.float().unflatten(0, (len(tokens), -1)).mean(dim=1)  # [B, hw, L]
         attention = torch.einsum("bpl,bnl->bnp", mean, tokens) + 1e-6
-        share = attention / attention.masked_fill(~tokens.any(dim=2)[..., None], 0).sum(dim=1, keepdim=True)
-        total = total - share[own].log().mean()
+        everybody = attention.masked_fill(~tokens.any(dim=2)[..., None], 0).sum(dim=1, keepdim=True)
+        # chosen before the division, which has no gradient where nobody is named
+        total = total - (attention[own] / everybody.expand_as(attention)[own]).log().mean()
         count += 1
     return total / max(count, 1)
 

@@ -60,6 +60,15 @@ def test_the_loss_is_that_of_the_definition():
     assert float(nobody) == 0
 
 
+def test_a_frame_in_which_nobody_is_named_spoils_no_gradient():
+    scores = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    tokens, boxes = torch.zeros(2, 2, 5), torch.zeros(2, 2, 4)
+    tokens[0, 0, 1] = tokens[0, 1, 2] = 1
+    boxes[0] = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
+    localization_loss([scores.softmax(dim=-1)], tokens, boxes, (2, 2)).backward()
+    assert scores.grad.isfinite().all() and scores.grad[0].any() and not scores.grad[1].any()
+
+
 def test_a_map_of_another_size_than_the_latents_have_is_refused():
     with pytest.raises(ValueError, match="3 pixels"):
         localization_loss([torch.ones(1, 3, 5)], torch.ones(1, 1, 5), torch.ones(1, 1, 4), (2, 2))
