@@ -43,6 +43,7 @@ ROWS: dict[str, dict[str, object]] = {
     "rank-64": {"rank": 64, "alpha": 64.0},
     "mirrored": {"mirror": True},
     "no-crowds": {"crowds": 0.0},
+    "rare": {"rare": 1.0},
     "prior": {"prior": TOWN},
 }
 

@@ -74,6 +74,10 @@ class TrainingConfig:
     crowds: float = setting(
         "draw k not evenly, but by the number of people in frame k + 1 to this power; 0: evenly, as the paper", 0.0
     )
+    rare: float = setting(
+        "draw targets by how rare their rarest regular is, 1 being the most frequent, to this power; 0: as they come",
+        0.0,
+    )
     mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
     objective: Literal["diffusion", "gan", "clip", "temporal", "combined"] = setting(
         "what the painter learns by: train/objectives", "diffusion"
@@ -176,6 +180,7 @@ class TrainingConfig:
             "seed",
             "max_seconds",
             "crowds",
+            "rare",
             *rates,
         ):
             if getattr(self, name) < 0:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,9 @@ class Coordinated:
             raise ValueError(
                 f"`batch_size` is {config.batch_size}, but there are {len(self.stories.stories)} stories."
             )
+        seen = Counter(name for id in self.release.splits["train"] for name in self.release.clip(id).characters)
+        cast = {name.lower(): seen[name.lower()] for name in self.release.cast if seen[name.lower()]}
+        self.rarity = {name: max(cast.values()) / count for name, count in cast.items()}
         self.steps_per_epoch = len(self.stories.stories) // config.batch_size
         self.steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self._drawn: tuple[int, Draws] | None = None
@@ -105,7 +109,7 @@ class Coordinated:
             return self._drawn[1]
         size = self.config.batch_size
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.stories.stories))
+        order = self._order(epoch)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         chosen = order[position * size : (position + 1) * size].tolist()
         lengths = self._lengths(chosen, generator)
@@ -115,12 +119,25 @@ class Coordinated:
         self._drawn = (step, Draws(examples, painter, prior))
         return self._drawn[1]
 
+    def _order(self, epoch: int) -> np.ndarray:
+        """The stories of an epoch: each once; or as many draws, with replacement, those of rare regulars oftener."""
+        generator, count = np.random.default_rng([self.config.seed, epoch]), len(self.stories.stories)
+        if not self.config.rare:
+            return generator.permutation(count)
+        weights = np.array([sum(map(self._weight, story)) for story in self.stories.stories])
+        return generator.choice(count, count, p=weights / weights.sum())
+
+    def _weight(self, id: str) -> float:
+        """How often a clip is to be drawn as a target, against one of a single most frequent regular."""
+        characters = self.release.clip(id).characters
+        rarity = max((self.rarity.get(name, 1.0) for name in characters), default=1.0)
+        return max(len(characters), 1) ** self.config.crowds * rarity**self.config.rare
+
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
-        """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or oftener where the target shows more people."""
-        if not self.config.crowds:
+        """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or by the weights of the targets."""
+        if not (self.config.crowds or self.config.rare):
             return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
-        people = [[len(self.release.clip(id).characters) for id in self.stories.stories[story]] for story in chosen]
-        weights = torch.tensor(people, dtype=torch.float32).clamp(min=1) ** self.config.crowds
+        weights = torch.tensor([[self._weight(id) for id in self.stories.stories[story]] for story in chosen])
         return torch.multinomial(weights, 1, generator=generator)[:, 0].tolist()
 
     def _clips(self, chosen: list[int], examples: list[Example]) -> list[str]:

@@ -337,6 +337,34 @@ def test_targets_with_more_people_are_drawn_oftener(show, tiny_base, tmp_path):
     assert share == pytest.approx(9 / 12, abs=0.04)  # 3 ** 2 against three times 1
 
 
+def test_targets_with_rare_regulars_are_drawn_oftener(show, tiny_base, tmp_path):
+    flags = ("--rare", "1", "--modules", "captioner")
+    trained = Coordinated(parse_config(arguments(show, tiny_base, tmp_path, *flags)), Accelerator(cpu=True))
+    for clips in trained.stories.stories:
+        for id in clips:
+            trained.release.clip(id).characters[:] = ["gus"]
+    rare = trained.stories.stories[0][1]
+    trained.release.clip(rare).characters[:] = ["gus", "pip"]
+    trained.rarity = {"gus": 1.0, "pip": 20.0}
+    targets = [e.clip_id for step in range(600) for e in trained.draws(step).examples]
+    stories = trained.stories.stories
+    weights = {
+        id: sum(id in story for story in stories) * (20 if id == rare else 1) for story in stories for id in story
+    }
+    assert targets.count(rare) / len(targets) == pytest.approx(weights[rare] / sum(weights.values()), abs=0.05)
+    assert trained.draws(3).examples == trained.draws(3).examples
+
+
+def test_how_rare_the_regulars_are(show, tiny_base, tmp_path):
+    trained = Coordinated(parse_config(arguments(show, tiny_base, tmp_path)), Accelerator(cpu=True))
+    seen = [name for id in trained.release.splits["train"] for name in trained.release.clip(id).characters]
+    most = max(seen.count(name.lower()) for name in trained.release.cast)
+    assert trained.rarity == {
+        name.lower(): most / seen.count(name.lower()) for name in trained.release.cast if name.lower() in seen
+    }
+    assert min(trained.rarity.values()) == 1
+
+
 def test_more_of_the_recipe_runs(show, tiny_base, tmp_path, make_release):
     """Prior preservation, noise offset, dropouts, mirroring, checkpointed gradients, bf16, a tracker, epochs."""
     prior = make_release(tmp_path / "town", size=16, clips=6, frames=5)
