@@ -15,6 +15,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,13 @@ class Coordinated:
         generator, count = np.random.default_rng([self.config.seed, epoch]), len(self.stories.stories)
         if not self.config.rare:
             return generator.permutation(count)
+        return generator.choice(count, count, p=self._story_shares)
+
+    @cached_property
+    def _story_shares(self) -> np.ndarray:
+        """How much of an epoch's draws each story gets, by its clips' weights; they add up to one."""
         weights = np.array([sum(map(self._weight, story)) for story in self.stories.stories])
-        return generator.choice(count, count, p=weights / weights.sum())
+        return weights / weights.sum()
 
     def _weight(self, id: str) -> float:
         """How often a clip is to be drawn as a target, against one of a single most frequent regular."""
