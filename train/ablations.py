@@ -38,7 +38,7 @@ ROWS: dict[str, dict[str, object]] = {
     "noise-offset": {"noise_offset": 0.05},
     "late-timesteps": {"timestep_power": 1.5},
     "lora-dropout": {"lora_dropout": 0.1},
-    "localized": {"l_local": 0.01},
+    "localized": {"l_local": 0.02},
     "rank-8": {"rank": 8, "alpha": 8.0},
     "rank-64": {"rank": 64, "alpha": 64.0},
     "mirrored": {"mirror": True},
