@@ -11,7 +11,17 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS
-from train.base import MAX_TOKENS, Pictures, clip_config, main, psnr, text_encoder_of, to_tensor, train_tokenizers
+from train.base import (
+    MAX_TOKENS,
+    Pictures,
+    clip_config,
+    clip_weights,
+    main,
+    psnr,
+    text_encoder_of,
+    to_tensor,
+    train_tokenizers,
+)
 from train.data.flintstones import FlintstonesRelease
 
 
@@ -92,6 +102,20 @@ def test_crops_come_from_the_training_frames(release_folder):
 def test_psnr_by_hand():
     a = torch.zeros(1, 3, 4, 4)
     assert psnr(a, a + 0.2) == pytest.approx(20.0, abs=1e-4)  # 10 log10(2^2 / 0.2^2)
+
+
+def test_clips_of_rare_kinds_and_of_many_people_weigh_more():
+    casts = [["short red man"], ["bald man"], ["long black man", "red man"], ["bald man", "topknot red toddler"]]
+    assert clip_weights(casts, rare=0) == [1, 1, 2, 2]
+    assert clip_weights(casts, rare=1) == [1, 1, 2, 2 * 5]
+    assert clip_weights(casts, rare=0.5) == pytest.approx([1, 1, 2, 2 * 5**0.5])
+
+
+@pytest.mark.parametrize("argument", [("--rare", "-1"), ("--timestep_power", "0")])
+def test_settings_that_draw_nothing_are_refused(argument, release_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["unet", "--town", str(release_folder), "--gulch", str(release_folder), *argument])
+    assert f"{argument[0]}: {float(argument[1])}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", STEPS)
