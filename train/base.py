@@ -41,6 +41,7 @@ from sagan_pipeline.captioner import SPECIAL_TOKENS
 from train.captioner import StoryCaptions, captioner_loss
 from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
+from train.data.rarity import rarest, rarities
 from train.loop import Run
 from train.objectives.diffusion import diffusion_loss, draw_noise
 from train.painter import paint_samples, picture_grid, to_pictures
@@ -381,13 +382,12 @@ def clip_weights(casts: list[list[str]], rare: float) -> list[float]:
     girl, toddler, ...: the last word of the town's names) is among them, to the power of `rare`.
 
     Args:
-        casts (`list[list[str]]`): the people of each clip, at least one.
+        casts (`list[list[str]]`): the people of each clip; one without any is never drawn.
         rare (`float`): 0 and above; 0 leaves the kinds as frequent as they are.
     """
     kinds = [[name.split()[-1] for name in cast] for cast in casts]
-    counts = Counter(kind for cast in kinds for kind in cast)
-    most = max(counts.values())
-    return [len(cast) * (most / min(counts[kind] for kind in cast)) ** rare for cast in kinds]
+    rarity = rarities(Counter(kind for cast in kinds for kind in cast))
+    return [len(cast) * rarest(cast, rarity) ** rare for cast in kinds]
 
 
 def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:

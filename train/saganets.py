@@ -26,6 +26,7 @@ from train.adapter import provenance
 from train.captioner import MAX_PREFIX, Captioner, Example, StoryCaptions
 from train.config import TrainingConfig, parse_config, save_config
 from train.data.flintstones import FlintstonesRelease
+from train.data.rarity import rarest, rarities
 from train.loop import Run
 from train.objectives import needs_stories
 from train.objectives.interface import STORY_FRAMES
@@ -87,8 +88,8 @@ class Coordinated:
                 f"`batch_size` is {config.batch_size}, but there are {len(self.stories.stories)} stories."
             )
         seen = Counter(name for id in self.release.splits["train"] for name in self.release.clip(id).characters)
-        cast = {name.lower(): seen[name.lower()] for name in self.release.cast if seen[name.lower()]}
-        self.rarity = {name: max(cast.values()) / count for name, count in cast.items()}
+        cast = [name.lower() for name in self.release.cast]
+        self.rarity = rarities({name: seen[name] for name in cast if seen[name]})
         self.steps_per_epoch = len(self.stories.stories) // config.batch_size
         self.steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self._drawn: tuple[int, Draws] | None = None
@@ -136,7 +137,7 @@ class Coordinated:
     def _weight(self, id: str) -> float:
         """How often a clip is to be drawn as a target, against one of a single most frequent regular."""
         characters = self.release.clip(id).characters
-        rarity = max((self.rarity.get(name, 1.0) for name in characters), default=1.0)
+        rarity = rarest(characters, self.rarity)
         return max(len(characters), 1) ** self.config.crowds * rarity**self.config.rare
 
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:

@@ -108,6 +108,7 @@ def test_clips_of_rare_kinds_and_of_many_people_weigh_more():
     casts = [["short red man"], ["bald man"], ["long black man", "red man"], ["bald man", "topknot red toddler"]]
     assert clip_weights(casts, rare=0) == [1, 1, 2, 2]
     assert clip_weights(casts, rare=1) == [1, 1, 2, 2 * 5]
+    assert clip_weights([[], ["bald man"]], rare=1) == [0, 1]  # nobody to learn from
     assert clip_weights(casts, rare=0.5) == pytest.approx([1, 1, 2, 2 * 5**0.5])
 
 
