@@ -1,5 +1,6 @@
 """The stories of the show: the same every time, and every caption true to its clip."""
 
+import itertools
 import random
 import re
 
@@ -76,7 +77,8 @@ def test_actors_stand_apart(shows, world):
         assert all(0.1 < x < 0.9 for x in places)
         assert all(right - left > 0.2 for left, right in zip(places, places[1:], strict=False))
         if len(clip.actors) == 2:
-            assert [actor.facing for actor in clip.actors] == [1, -1]
+            together = all(actor.action in ("running", "walking") for actor in clip.actors)
+            assert [actor.facing for actor in clip.actors] == [1, 1 if together else -1]
 
 
 def test_captions_name_the_regulars_that_are_there_and_no_other(shows):
@@ -111,8 +113,8 @@ def test_captions_are_whole_sentences(shows, world):
 def test_actions_suit_the_setting(shows, world):
     for clip in shows[world]:
         actions = {actor.action for actor in clip.actors}
-        assert ("driving" in actions) == (clip.setting == "car")
-        assert clip.setting != "car" or actions <= {"driving", "sitting", "talking"}
+        assert "driving" not in actions or clip.setting == "car"
+        assert clip.setting != "car" or actions <= {"driving", "sleeping", "laughing", "talking"}
         assert "eating" not in actions or clip.setting in ("kitchen", "dining room", "diner")
         assert "working" not in actions or clip.setting in ("quarry", "office")
 
@@ -177,3 +179,20 @@ def test_words_of_the_show_hold_cast_and_settings():
     words = words_of_the_show()
     assert {"gus", "mabel", "otto", "nell", "pip", "rumble", "flagg"} <= words
     assert {word for setting in SETTINGS for word in setting.split()} <= words
+
+
+def test_who_writes_an_episode_has_habits():
+    """Which of two ways to say "standing" comes twice in an episode oftener than in two episodes."""
+    ways = {"stands there quietly", "standing there quietly", "waiting", "waits"}
+
+    def said(seed: int) -> list[str]:
+        captions = [clip.caption for clip in episode("gulch", seed, 40)]
+        return [way for caption in captions for way in ways if says(caption, way)]
+
+    def alike(pairs: list[tuple[str, str]]) -> float:
+        return sum(one.startswith(other[:4]) for one, other in pairs) / len(pairs)
+
+    episodes = [words for words in map(said, range(60)) if len(words) > 1]
+    within = [pair for words in episodes for pair in itertools.pairwise(words)]
+    between = [(one[0], other[0]) for one, other in itertools.pairwise(episodes)]
+    assert alike(within) > alike(between) + 0.05

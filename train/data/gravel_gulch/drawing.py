@@ -9,7 +9,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from train.data.gravel_gulch.figures import body_of, figure
+from train.data.gravel_gulch.figures import body_of, box_of, figure
 from train.data.gravel_gulch.scenery import backdrop, foreground
 from train.data.gravel_gulch.shapes import group, prop
 from train.data.gravel_gulch.world import Clip
@@ -19,6 +19,9 @@ SIDE = 256  # the drawing's own units
 FRAMES = 75  # of a clip
 SCALES = {1: 1.12, 2: 1.0, 3: 0.86}  # of the figures, by how many there are
 GROUND = 246  # y of the feet
+ROOM = {1: 220, 2: 132, 3: 92}  # pixels that somebody who lies down may take
+BED = 206  # y of a sleeper's back in the bedroom
+IN_CAR = 0.92  # of the figures, so that what they wear is seen above its side
 TALLEST = 234  # pixels that a figure may take
 HAIR_ABOVE = {"bun": 0.7, "topknot": 0.95, "curly": 0.35, "short": 0.3}  # of the head's radius
 
@@ -47,16 +50,29 @@ def draw(clip: Clip, frame: int) -> tuple[str, list[list[int]]]:
         parts.append(group(prop(name), (36, 222, 128)[i % 3] + rng.uniform(-8, 8), 226, 1.15))
     scale = SCALES.get(len(clip.actors), 1.0) * rng.uniform(0.97, 1.03)
     boxes = []
+    room = ROOM.get(len(clip.actors), SIDE)
     for i, actor in enumerate(clip.actors):
-        body = body_of(actor.look)
-        size = min(scale, TALLEST / (body.height + HAIR_ABOVE.get(actor.look.hair_style, 0.0) * body.head))
+        body, in_car = body_of(actor.look), clip.setting == "car"
+        lies = actor.action == "sleeping" and not in_car
+        left, top, right, bottom = box_of(actor)
         pace = {"walking": 14, "running": 22}.get(actor.action, 3) * (t - 0.5) * actor.facing
         x, y = SIDE * actor.x + pace + rng.uniform(-3, 3), GROUND + rng.uniform(-3, 3)
-        if clip.setting == "car":  # whose side hides what is below the shoulders
-            y = 64 + 0.12 * (200 - body.height) + body.height * size + rng.uniform(-3, 3)
-        parts.append(group(figure(actor, t, clip.seed + i, f"{i}"), x, y, size))
-        half = body.half * 1.3 * size
-        corners = (x - half, y - body.height * size, x + half, min(y, SIDE))
+        size = min(scale, TALLEST / (HAIR_ABOVE.get(actor.look.hair_style, 0.0) * body.head - min(top, -body.height)))
+        if actor.look.kind == "dinosaur" and not lies:
+            x -= 14 * actor.facing  # the long muzzle stays out of others' faces
+        if lies:
+            size = min(scale, room / (right - left))
+        if in_car:  # whose side hides what is below the shoulders
+            left, top, right, bottom = -1.3 * body.half, -body.height, 1.3 * body.half, 0
+            size = min(size, IN_CAR)
+            y = 52 + 0.12 * (200 - body.height) + body.height * size + rng.uniform(-3, 3)
+        elif lies:
+            y -= 6
+            x = min(max(x, room / 2), SIDE - room / 2)
+            if clip.setting == "bedroom":
+                y = BED
+        parts.append(group(figure(actor, t, clip.seed + i, f"{i}", in_car), x, y, size))
+        corners = (x + left * size, y + top * size, x + right * size, min(y + bottom * size, SIDE))
         boxes.append(
             [
                 int(min(max(value, 0), SIDE) * limit / SIDE)

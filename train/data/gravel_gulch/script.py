@@ -6,7 +6,9 @@ Characters persist through a scene and come back in later ones, carry things, an
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from train.data.gravel_gulch.world import CAST, COLORS, FEMALE, PROPS, SETTINGS, Actor, Clip, Look
 
@@ -14,7 +16,8 @@ from train.data.gravel_gulch.world import CAST, COLORS, FEMALE, PROPS, SETTINGS,
 WORLDS = ("gulch", "town")
 MAX_WORDS = 40
 POPULARITY = {"Gus": 5.0, "Mabel": 3.0, "Otto": 3.4, "Nell": 2.6, "Pip": 1.7, "Rumble": 1.8, "Mr Flagg": 1.7}
-ALONE, PAIR, TRIO = 0.55, 0.41, 0.04  # people a clip
+CROWDS = {"gulch": (0.55, 0.41, 0.04), "town": (0.48, 0.38, 0.14)}  # one, two, three people a clip
+HABITUAL = 0.6  # share of the turns of phrase that whoever writes an episode's captions takes out of habit
 STRANGERS_ONLY, STRANGER_BESIDE = 0.12, 0.12  # shares of the show's clips
 
 _HAIR = {
@@ -23,6 +26,10 @@ _HAIR = {
     "boy": ("short", "curly"),
     "girl": ("ponytail", "long", "bun", "curly"),
     "toddler": ("topknot", "curly"),
+}
+_KINDS = {  # of those without a name; in town a painter learns to draw all of them
+    "gulch": {"man": 30, "woman": 30, "boy": 12, "girl": 12, "toddler": 7, "dinosaur": 9},
+    "town": {"man": 25, "woman": 25, "boy": 10, "girl": 10, "toddler": 16, "dinosaur": 14},
 }
 _GARMENTS = {
     "man": ("tunic", "suit", "shirt"),
@@ -56,6 +63,7 @@ _PLOTS = {
     "loss": (("standing", "worried", 0), ("crying", "sad", 0), ("sitting", "sad", 0), ("talking", "happy", 0)),
     "idea": (("sitting", "happy", 0), ("thinking", "happy", 0), ("pointing", "surprised", 0), ("running", "happy", 0)),
     "visit": (("waving", "happy", 0), ("talking", "happy", 0), ("sitting", "happy", 0), ("laughing", "happy", 0)),
+    "trip": (("driving", "happy", 0), ("sleeping", "happy", 0), ("laughing", "happy", 0), ("talking", "happy", 0)),
     "drive": (("driving", "happy", 0), ("driving", "angry", 0), ("driving", "worried", 0), ("driving", "happy", 0)),
 }
 _INDOORS = ("quarrel", "gift", "reading", "loss", "idea", "visit", "party")
@@ -70,7 +78,7 @@ _PLOTS_OF = {
     "bowling alley": ("party", "play", "quarrel", "visit", "gift"),
     "diner": ("lunch", "lunch", "quarrel", "visit"),
     "cave": ("find", "nap", "quarrel", "loss", "idea"),
-    "car": ("drive",),
+    "car": ("drive", "drive", "trip"),
 }
 
 _PREPOSITION = {"car": "in", "street": "on", "beach": "on", "quarry": "at", "bowling alley": "at"}
@@ -142,25 +150,26 @@ def episode(world: str, seed: int, clips: int) -> list[Clip]:
     if clips < 1:
         raise ValueError(f"`clips` is {clips}, but an episode has at least 1.")
     rng = random.Random(f"{world} {seed}")
-    strangers = [stranger(rng) for _ in range(3 if world == "gulch" else 5)]
+    strangers = [stranger(rng, world) for _ in range(3 if world == "gulch" else 5)]
     if world == "gulch":
         stars = _weighted_sample(rng, list(CAST), [POPULARITY[look.name] for look in CAST], 4)
     else:
         stars = strangers[:4]
     out: list[Clip] = []
-    setting = None
+    writer, setting = _Writer(rng), None
     while len(out) < clips:
         setting = rng.choice([name for name in SETTINGS if name != setting])
-        scene = _Scene(rng, world, setting, stars, strangers)
+        scene = _Scene(writer, world, setting, stars, strangers)
         for _ in range(min(rng.randint(2, 5), clips - len(out))):
             out.append(scene.clip())
     return out
 
 
-def stranger(rng: random.Random) -> Look:
+def stranger(rng: random.Random, world: str = "gulch") -> Look:
     """Somebody without a name, who looks like no regular."""
+    kinds = _KINDS[world]
     while True:
-        kind = rng.choices(("man", "woman", "boy", "girl", "toddler", "dinosaur"), (30, 30, 12, 12, 7, 9))[0]
+        kind = rng.choices(list(kinds), list(kinds.values()))[0]
         if kind == "dinosaur":
             color = rng.choice(_DINOSAURS)
             pattern = rng.choice(("plain", "spotted"))
@@ -198,6 +207,25 @@ def _weighted_sample(rng: random.Random, items: list, weights: list[float], coun
     return [item for _, item in sorted(zip(keys, items, strict=True), key=lambda pair: -pair[0])][:count]
 
 
+class _Writer:
+    """Who writes an episode's captions: one person, whose habits show the better the more of them one has read."""
+
+    def __init__(self, rng: random.Random):
+        self.rng = rng
+        self.habits: dict[object, float] = {}
+
+    def draw(self, decision: object) -> float:
+        """0 to 1: the same again for the same `decision` in HABITUAL of the cases."""
+        usual = self.habits.setdefault(decision, self.rng.random())
+        return usual if self.rng.random() < HABITUAL else self.rng.random()
+
+    def choose(self, options: tuple, weights: tuple[float, ...] | None = None):
+        """One of `options`."""
+        weights = weights or (1,) * len(options)
+        bounds = list(accumulate(weights))
+        return options[bisect(bounds, self.draw(options) * bounds[-1])]
+
+
 @dataclass
 class _Part:
     """Somebody in a clip, before a place is found for them."""
@@ -211,8 +239,9 @@ class _Part:
 class _Scene:
     """Clips in one setting, among people who stay."""
 
-    def __init__(self, rng: random.Random, world: str, setting: str, stars: list[Look], strangers: list[Look]):
-        self.rng, self.world, self.setting = rng, world, setting
+    def __init__(self, writer: _Writer, world: str, setting: str, stars: list[Look], strangers: list[Look]):
+        self.writer, self.rng, self.world, self.setting = writer, writer.rng, world, setting
+        rng = writer.rng
         weights = [POPULARITY[look.name] if look.name else 1.0 for look in stars]
         self.members = _weighted_sample(rng, stars, weights, 3)
         self.strangers = strangers
@@ -231,7 +260,7 @@ class _Scene:
         for look in looks[1:]:
             parts.append(_Part(look, *self._answer(action, mood, together)))
         while True:
-            caption = _caption(rng, self.setting, parts)
+            caption = _caption(self.writer, self.setting, parts)
             if len(caption.split()) <= MAX_WORDS:
                 break
             parts = parts[:-1]
@@ -240,7 +269,7 @@ class _Scene:
 
     def _present(self) -> list[Look]:
         rng = self.rng
-        count = rng.choices((1, 2, 3), (ALONE, PAIR, TRIO))[0]
+        count = rng.choices((1, 2, 3), CROWDS[self.world])[0]
         if self.world == "gulch" and rng.random() < STRANGERS_ONLY:
             return self.strangers[: min(count, 2)]
         stayed = [look for look in self.last if look in self.members]
@@ -257,6 +286,8 @@ class _Scene:
         rng = self.rng
         if action == "driving" or together and action != "holding":
             return action, mood, None
+        if self.setting == "car":
+            return "driving", "happy", None
         if action == "talking":
             return rng.choice(("talking", "standing", "laughing" if mood == "happy" else "standing")), mood, None
         if action == "crying":
@@ -275,6 +306,8 @@ class _Scene:
         for part, middle in zip(parts, middles, strict=True):
             x = middle + rng.uniform(-spread, spread)
             facing = (1 if x < 0.5 else -1) if len(parts) > 1 else rng.choice((-1, 1))
+            if all(part.action in ("running", "walking") for part in parts):
+                facing = 1  # the same way, not into each other
             actors.append(Actor(part.look, part.action, x, facing, part.mood, part.prop))
         return tuple(actors)
 
@@ -321,70 +354,70 @@ def _again(look: Look) -> str:
     return look.name or f"the {look.kind}"
 
 
-def _caption(rng: random.Random, setting: str, parts: list[_Part]) -> str:
+def _caption(writer: _Writer, setting: str, parts: list[_Part]) -> str:
     full = len(parts) < 3
     names = [part.look.name or description(part.look, full) for part in parts]
     weights = {"living room": (6, 3, 1)}.get(setting, (5, 2, 1))
-    word = rng.choices(SETTINGS[setting], weights[: len(SETTINGS[setting])])[0]
-    where = f"{_PREPOSITION.get(setting, 'in')} {rng.choices(('the', 'a'), (3, 1))[0]} {word}"
+    word = writer.choose(SETTINGS[setting], weights[: len(SETTINGS[setting])])
+    where = f"{_PREPOSITION.get(setting, 'in')} {writer.choose(('the', 'a'), (3, 1))} {word}"
     where = where.replace(" a office", " an office")
     if len(parts) == 1:
-        text = _one(rng, where, parts[0], names[0])
+        text = _one(writer, where, parts[0], names[0])
     elif len({(part.action, part.mood, part.prop) for part in parts}) == 1:
-        text = _same(rng, where, parts, names)
+        text = _same(writer, where, parts, names)
     else:
-        text = _different(rng, where, parts, names)
-    return _joined(rng, text[0].upper() + text[1:])
+        text = _different(writer, where, parts, names)
+    return _joined(writer, text[0].upper() + text[1:])
 
 
-def _joined(rng: random.Random, text: str) -> str:
+def _joined(writer: _Writer, text: str) -> str:
     """Now and then two sentences become one, as people write who are asked for a caption."""
     for subject in ("He", "She", "They", "It"):
-        if f". {subject} " in text and rng.random() < 0.4:
+        if f". {subject} " in text and writer.draw("joined") < 0.4:
             text = text.replace(f". {subject} ", f" and {subject.lower()} ", 1)
     return text
 
 
-def _verb(rng: random.Random, part: _Part, finite: bool = False) -> str:
-    verb = rng.choice(_VERBS[part.action])[int(finite)]
+def _verb(writer: _Writer, part: _Part, finite: bool = False) -> str:
+    verb = writer.choose(_VERBS[part.action])[int(finite)]
     return verb.replace("{prop}", _article(part.prop)) if part.prop else verb
 
 
-def _feels(rng: random.Random, part: _Part) -> str:
+def _feels(writer: _Writer, part: _Part) -> str:
     """ "looks angry", "is mad", or "" where the mood is the ordinary one and nobody remarks on it."""
-    if part.mood == "happy" and rng.random() < 0.65 or part.action in ("crying", "laughing", "sleeping"):
+    if part.mood == "happy" and writer.draw("silent") < 0.65 or part.action in ("crying", "laughing", "sleeping"):
         return ""
-    if part.mood == "happy" and part.action not in ("talking", "eating") and rng.random() < 0.4:
+    if part.mood == "happy" and part.action not in ("talking", "eating") and writer.draw("smile") < 0.4:
         return "has a big smile"
-    return f"{rng.choice(('is', 'looks', 'looks'))} {rng.choice(_MOODS[part.mood])}"
+    return f"{writer.choose(('is', 'looks'), (1, 2))} {writer.choose(_MOODS[part.mood])}"
 
 
-def _one(rng: random.Random, where: str, part: _Part, name: str) -> str:
-    he, feels, way = _pronoun(part.look), _feels(rng, part), rng.random()
+def _one(writer: _Writer, where: str, part: _Part, name: str) -> str:
+    he, feels, way = _pronoun(part.look), _feels(writer, part), writer.draw("one")
     after = f". {he} {feels}." if feels else "."
     if way < 0.42:
-        if feels and rng.random() < 0.3:
+        if feels and writer.draw("and") < 0.3:
             after = f" and {feels}."
-        return f"{name} is {_verb(rng, part)} {where}{after}"
+        return f"{name} is {_verb(writer, part)} {where}{after}"
     if way < 0.72:
-        return f"{name} is {where}. {he} is {_verb(rng, part)}{' and ' + feels if feels else ''}."
+        return f"{name} is {where}. {he} is {_verb(writer, part)}{' and ' + feels if feels else ''}."
     if way < 0.86:
-        return f"{name} {_verb(rng, part, True)} {where}{after}"
+        return f"{name} {_verb(writer, part, True)} {where}{after}"
     if part.action in ("talking", "holding", "pointing", "laughing", "waving", "crying", "thinking", "reading"):
-        return f"{name} is standing {where}. {he} {_verb(rng, part, True)}{after}"
-    return f"in this scene {name} is {_verb(rng, part)} {where}{after}"
+        return f"{name} is standing {where}. {he} {_verb(writer, part, True)}{after}"
+    return f"in this scene {name} is {_verb(writer, part)} {where}{after}"
 
 
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _same(rng: random.Random, where: str, parts: list[_Part], names: list[str]) -> str:
+def _same(writer: _Writer, where: str, parts: list[_Part], names: list[str]) -> str:
     all_of_them = _listed(names)
-    verb, feels = _verb(rng, parts[0]), _feels(rng, parts[0])
+    verb, feels = _verb(writer, parts[0]), _feels(writer, parts[0])
     feels = feels.replace("looks", "look").replace("is ", "are ").replace("has a big smile", "have big smiles")
     tail = f" They {feels}." if feels else ""
-    way = rng.random()
+    way = writer.draw("same")
     if parts[0].action == "talking" and len(parts) == 2 and way < 0.5:
         return f"{names[0]} is talking to {names[1]} {where}.{tail}"
     if way < 0.7:
@@ -392,29 +425,29 @@ def _same(rng: random.Random, where: str, parts: list[_Part], names: list[str]) 
     return f"{all_of_them} are {where}. They are {verb}{' and ' + feels if feels else ''}."
 
 
-def _different(rng: random.Random, where: str, parts: list[_Part], names: list[str]) -> str:
+def _different(writer: _Writer, where: str, parts: list[_Part], names: list[str]) -> str:
     pronouns = [_pronoun(part.look) for part in parts]
     clear = len(set(pronouns)) == len(pronouns)
-    way = rng.random()
+    way = writer.draw("different")
     if len(parts) == 2 and parts[0].action == "talking" and parts[1].action == "standing" and way < 0.6:
-        feels = _feels(rng, parts[0])
+        feels = _feels(writer, parts[0])
         who = pronouns[0] if clear else _again(parts[0].look)
         tail = f" {who[0].upper() + who[1:]} {feels}." if feels else ""
-        return f"{names[0]} is {rng.choice(('talking', 'speaking'))} to {names[1]} {where}.{tail}"
+        return f"{names[0]} is {writer.choose(('talking', 'speaking'))} to {names[1]} {where}.{tail}"
     if way < 0.5:
         clauses = []
         for part, pronoun in zip(parts, pronouns, strict=True):
             who = pronoun.lower() if clear else _again(part.look)
-            clauses.append(f"{who} is {_verb(rng, part)}")
-        feels = _feels(rng, parts[0])
+            clauses.append(f"{who} is {_verb(writer, part)}")
+        feels = _feels(writer, parts[0])
         first = clauses[0] + (f" and {feels}" if feels else "")
         second = f"{first} while {clauses[1]}" if len(clauses) == 2 else f"{first}, {_listed(clauses[1:])}"
         return f"{_listed(names)} are {where}. {second[0].upper() + second[1:]}."
-    text = f"{names[0]} is {_verb(rng, parts[0])} {where}"
-    rest = [f"{name} is {_verb(rng, part)}" for name, part in zip(names[1:], parts[1:], strict=True)]
+    text = f"{names[0]} is {_verb(writer, parts[0])} {where}"
+    rest = [f"{name} is {_verb(writer, part)}" for name, part in zip(names[1:], parts[1:], strict=True)]
     if len(rest) == 1 and way < 0.7:
         who = pronouns[1] if clear else _again(parts[1].look)
-        return f"{text} with {names[1]}. {who[0].upper() + who[1:]} is {_verb(rng, parts[1])}."
-    feels = _feels(rng, parts[0])
+        return f"{text} with {names[1]}. {who[0].upper() + who[1:]} is {_verb(writer, parts[1])}."
+    feels = _feels(writer, parts[0])
     text += f" and {feels}" if feels else ""
     return f"{text}. {'. '.join(sentence[0].upper() + sentence[1:] for sentence in rest)}."

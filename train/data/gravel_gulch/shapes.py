@@ -55,6 +55,12 @@ def shade(color: str, factor: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in parts)
 
 
+def blend(color: str, other: str) -> str:
+    """The middle of two colours (`#rrggbb`)."""
+    pairs = [(int(color[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{(one + two) // 2:02x}" for one, two in pairs)
+
+
 def bone(length: float = 30) -> str:
     h = length / 2
     return path(
@@ -106,9 +112,10 @@ def _cup() -> str:
 
 def _book() -> str:
     return (
-        path("M-22 -13L-1 -9L-1 15L-22 11Z", COLORS["green"], 2.5)
-        + path("M22 -13L1 -9L1 15L22 11Z", COLORS["green"], 2.5)
-        + path("M-17 -5L-6 -3M-17 2L-6 4M17 -5L6 -3M17 2L6 4", width=2, stroke="#f6f3ea")
+        path("M-25 -15L0 -10L25 -15L25 14L0 19L-25 14Z", COLORS["green"], 2.5)
+        + path("M-20 -16L0 -11L0 13L-20 9Z", "#fbfaf4", 2.2)
+        + path("M20 -16L0 -11L0 13L20 9Z", "#fbfaf4", 2.2)
+        + path("M-15 -8L-5 -5M-15 -1L-5 2M15 -8L5 -5M15 -1L5 2", width=2)
     )
 
 
@@ -121,7 +128,11 @@ def _basket() -> str:
 
 
 def _phone() -> str:
-    return path("M-18 -8C-14 -20 14 -20 18 -8L18 4L8 4L8 -4L-8 -4L-8 4L-18 4Z", "#3d3a45", 2.5)
+    return (
+        box(-12, -20, 24, 40, "#3d3a45", 2.5, 4)
+        + box(-8, -15, 16, 23, "#8fe0d8", 0, 2)
+        + ellipse(0, 14, 3, 3, BONE, 0)
+    )
 
 
 def _hammer() -> str:
