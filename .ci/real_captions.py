@@ -1,4 +1,5 @@
-"""Trains the captioner on the published validation captions of FlintstonesSV: `python .ci/real_captions.py DATA OUT`.
+"""Trains the captioner on the published validation captions of FlintstonesSV:
+`PYTHONPATH=. python .ci/real_captions.py DATA OUT`.
 
 DATA is the folder of `flintstones/val_captions.json`, which does not belong to this project; OUT gets a release of the
 captions alone, split anew by whole episodes (eight of ten train, one validates, one tests), a GPT-2 of the embedded
