@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,22 +45,30 @@ def _with_names(captions: list[str], cast: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def token_losses(
-    captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions
+    captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions, same: bool = False
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By k: the summed loss of caption k+1 of every story after captions 1..k, and its number of tokens."""
+    """By k: the summed loss of caption k+1 of every story after captions 1..k, and its number of tokens; with `same`
+    that of a story's fourth caption after the last k before it."""
     limit, found = captioner.config.n_positions, {}
     for k in range(MAX_PREFIX + 1):
-        examples = [stories.example(story, k) for story in range(len(stories.stories))]
+        examples = [stories.example(story, MAX_PREFIX if same else k) for story in range(len(stories.stories))]
+        examples = [replace(e, captions=e.captions[len(e.captions) - k :]) for e in examples]
         tokens = np.array([count_target_tokens(tokenizer, [e], limit) for e in examples])
         losses = [float(captioner_loss(captioner, tokenizer, [e], limit)) for e in examples]
         found[str(k)] = (np.array(losses) * tokens, tokens)
     return found
 
 
-def perplexity_by_k(captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions) -> dict[str, float]:
-    """Perplexity, per token of the captioner's own vocabulary, of caption k+1 of every story after captions 1..k."""
-    losses = token_losses(captioner, tokenizer, stories)
-    return {k: float(np.exp(loss.sum() / tokens.sum())) for k, (loss, tokens) in losses.items()}
+def _perplexities(
+    losses: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """By k, and their 95% intervals by bootstrap over stories."""
+    found, spread = {}, {}
+    for k, (loss, tokens) in losses.items():
+        found[k] = float(np.exp(loss.sum() / tokens.sum()))
+        rows = weights(len(loss), BOOTSTRAPS, seed)
+        spread[k] = np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
+    return found, spread
 
 
 def facts_of(
@@ -158,12 +167,15 @@ def evaluate_captions(
     ended = [ended for chunk in chunks for ended in chunk["ended"]]
     real, places = [e.target for e in examples], place_words(release.settings)
     bleu = BLEU(lowercase=True).corpus_score(sampled, [real], n_bootstrap=BOOTSTRAPS)
-    losses = token_losses(pipe.captioner, pipe.captioner_tokenizer, stories)
-    perplexities, spread = {}, {}
-    for k, (loss, tokens) in losses.items():
-        perplexities[k] = float(np.exp(loss.sum() / tokens.sum()))
-        rows = weights(len(loss), BOOTSTRAPS, seed)
-        spread[k] = np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
+    own, same = (token_losses(pipe.captioner, pipe.captioner_tokenizer, stories, same=way) for way in (False, True))
+    perplexities, spread = _perplexities(own, seed)
+    of_fourth, _ = _perplexities(same, seed)
+    rows = weights(len(stories.stories), BOOTSTRAPS, seed)
+    # the same captions at every k, so that their difficulty drops out of the difference
+    falls = {
+        k: (1 - np.exp(np.percentile((rows @ (after - before)) / (rows @ tokens), [97.5, 2.5]))).tolist()
+        for k, (after, tokens), (before, _) in ((k, same[k], same[str(int(k) - 1)]) for k in list(same)[1:])
+    }
     return {
         "split": split,
         "count": count,
@@ -173,6 +185,8 @@ def evaluate_captions(
         "drafts_that_end_by_themselves": sum(ended) / len(ended),
         "perplexity_by_k": perplexities,
         "perplexity_intervals": spread,
+        "perplexity_of_fourth_by_k": of_fourth,
+        "perplexity_of_fourth_falls": falls,
         "bleu_4": bleu.score / 100,
         "bleu_4_interval": [(bleu._mean - bleu._ci) / 100, (bleu._mean + bleu._ci) / 100],
         "sampled": caption_figures(examples, sampled, release.cast, places, seed),

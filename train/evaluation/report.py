@@ -206,11 +206,24 @@ def caption_lines(captions: Mapping[str, object]) -> list[str]:
         "",
         "Perplexity of the real next caption after k captions, per token: "
         + ", ".join(f"{v:.2f} ({spread[k][0]:.2f} to {spread[k][1]:.2f}; k = {k})" for k, v in by_k)
-        + ".",
+        + "."
+        + _of_fourth(captions),
         "",
         f"Of the first drafts {percent(captions['drafts_that_end_by_themselves'])} end by themselves and as a "
         "sentence; where one does not, the captioner samples again.",
     ]
+
+
+def _of_fourth(captions: Mapping[str, object]) -> str:
+    """The same captions after more and more of what came before; reports of earlier versions have no such figures."""
+    if "perplexity_of_fourth_by_k" not in captions:
+        return ""
+    falls = captions["perplexity_of_fourth_falls"]
+    told = [
+        f"{v:.3f} (k = {k}" + (f"; {100 * falls[k][0]:.1f} to {100 * falls[k][1]:.1f}% lower)" if k in falls else ")")
+        for k, v in captions["perplexity_of_fourth_by_k"].items()
+    ]
+    return f" Of the same fourth captions after the last k before them: {', '.join(told)}."
 
 
 def write_readme(out: Path) -> None:

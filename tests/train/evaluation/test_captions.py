@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from sagan_pipeline.captioner import training_example
 from train.captioner import Example, StoryCaptions
 from train.data.flintstones import FlintstonesRelease
-from train.evaluation.captions import PROMPTING, caption_figures, evaluate_captions, perplexity_by_k
+from train.evaluation.captions import PROMPTING, caption_figures, evaluate_captions, token_losses
 
 
 CLASSES = ("Gus", "Mabel", "Otto")
@@ -85,21 +85,27 @@ def test_captions_are_sampled_once(show, tiny_pipe, tmp_path):
     assert 0 <= first["bleu_4"] <= 1 and low <= high
     assert list(first["perplexity_by_k"]) == ["0", "1", "2", "3"]
     assert all(a <= first["perplexity_by_k"][k] <= b for k, (a, b) in first["perplexity_intervals"].items())
+    fourth = first["perplexity_of_fourth_by_k"]
+    assert fourth["3"] == first["perplexity_by_k"]["3"] and fourth["0"] != first["perplexity_by_k"]["0"]
+    assert all(
+        a <= 1 - fourth[k] / fourth[str(int(k) - 1)] <= b for k, (a, b) in first["perplexity_of_fourth_falls"].items()
+    )
 
 
 def test_perplexity_by_hand(tiny_pipe, show):
-    """exp of the mean of -log p over the target's tokens and the end of text, story by story."""
+    """exp of the mean of -log p over the target's tokens and the end of text, story by story; of the caption after the
+    prefix, and of the same fourth caption after the end of it."""
     stories = StoryCaptions(FlintstonesRelease(show), "test")
     stories.stories = stories.stories[:5]
-    tokenizer, model, sums = tiny_pipe.captioner_tokenizer, tiny_pipe.captioner, {}
-    for k in (0, 3):
-        losses = []
+    tokenizer, model = tiny_pipe.captioner_tokenizer, tiny_pipe.captioner
+    for k, same in ((0, False), (1, True), (3, False), (3, True)):
+        expected = []
         for story in range(5):
-            example = stories.example(story, k)
-            ids, labels = training_example(example.captions, example.target, tokenizer, model.config.n_positions)
+            ids = [stories.caption_of[id] for id in stories.stories[story]]
+            before, target = (ids[3 - k : 3], ids[3]) if same else (ids[:k], ids[k])
+            tokens, labels = training_example(before, target, tokenizer, model.config.n_positions)
             with torch.no_grad():
-                chances = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
-            losses += [-float(chances[i - 1, t]) for i, t in enumerate(labels) if t != -100]
-        sums[str(k)] = float(np.exp(np.mean(losses)))
-    found = perplexity_by_k(model, tokenizer, stories)
-    assert {k: found[k] for k in sums} == pytest.approx(sums, rel=1e-4)
+                chances = model(torch.tensor([tokens])).logits[0].log_softmax(dim=-1)
+            expected += [-float(chances[i - 1, t]) for i, t in enumerate(labels) if t != -100]
+        losses, counts = token_losses(model, tokenizer, stories, same=same)[str(k)]
+        assert losses.sum() / counts.sum() == pytest.approx(np.mean(expected), rel=1e-4)
