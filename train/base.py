@@ -578,8 +578,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--timestep_power",
         type=float,
-        default=1.5,
-        help="timesteps are drawn with the density of t^(power - 1): what little noise hides, nobody sees (unet)",
+        default=1.0,
+        help="timesteps are drawn with the density of t^(power - 1): above 1 noisy ones oftener (unet)",
     )
     parser.add_argument(
         "--rare",
