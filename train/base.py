@@ -206,7 +206,7 @@ def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintst
     rate = 1e-3 if first else 5e-4
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 4300, generator, sample_steps=1500)
+    run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 8300, generator, sample_steps=1500)
     pictures = Pictures([town, gulch])
 
     def loss_of_step(step: int) -> dict[str, torch.Tensor]:
@@ -472,7 +472,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     noise_scheduler = DDPMScheduler(**NOISE_CONFIG)
     folder = args.out / "unet"
     modules = {"unet": unet, "text_encoder": text_encoder}
-    run = Run(folder, modules, optimizer, args.steps or 20500, generator, extra_state={"ema": ema})
+    run = Run(folder, modules, optimizer, args.steps or 40000, generator, extra_state={"ema": ema})
     shown = [town.clip(id).caption for id in town.splits["test"][:32:4]]
     predict = torch.compile(unet) if args.compile else unet
 
