@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="release of the show, in FlintstonesSV's layout")
     parser.add_argument("--out", type=Path, default=Path("runs/judge"), help="checkpoint, log, weights and report")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumable) after so long")
