@@ -1,0 +1,52 @@
+"""A wider network that predicts what a narrower one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from train.net2net import widened
+
+
+def small_unet(first: int, seed: int = 0, **changes) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
+    attended = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    config = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (first, 64),
+        "down_block_types": attended[:1] * 2,
+        "up_block_types": attended[1:] * 2,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 16,
+        "norm_num_groups": 8,
+    }
+    return UNet2DConditionModel(**{**config, **changes}).eval()
+
+
+@torch.no_grad()
+def test_a_unet_of_twice_the_width_predicts_nearly_what_it_grew_from():
+    trained, generator = small_unet(32), torch.Generator().manual_seed(1)
+    x, states = torch.randn(4, 4, 8, 8, generator=generator), torch.randn(4, 5, 16, generator=generator)
+    timesteps = torch.tensor([50, 300, 600, 900])
+    told = trained(x, timesteps, states).sample
+
+    def error(wider: UNet2DConditionModel) -> float:
+        return float((wider(x, timesteps, states).sample - told).square().mean() / told.square().mean())
+
+    wider = small_unet(64, seed=3)
+    before = error(wider)
+    wider.load_state_dict(widened(trained, wider, generator))
+    assert error(wider) < 0.25 * before
+    twins = wider.conv_out.weight[:, ::2] - wider.conv_out.weight[:, 1::2]
+    assert twins.abs().min() > 0  # those that read a channel and its twin will not stay alike
+    same = small_unet(32, seed=3)
+    same.load_state_dict(widened(trained, same, generator))
+    assert error(same) == 0
+    without = small_unet(64, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"))
+    without.load_state_dict(widened(trained, without, generator))  # what it lacks is left out
+    with pytest.raises(ValueError, match="can double"):
+        widened(trained, small_unet(96), generator)
