@@ -11,9 +11,9 @@ def widened(
     trained: UNet2DConditionModel, wider: UNet2DConditionModel, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Weights for `wider`, whose finest level may have twice the channels, with which it predicts nearly what
-    `trained` does: a channel becomes two beside each other, and what reads them shares its
-    weight out unevenly, so that they do not stay alike. Normalisations of concatenated channels group them anew, which
-    is what is not preserved. Parts that `wider` lacks are left out; new ones are not known here.
+    `trained` does: a channel becomes two beside each other, and what reads them shares its weight out unevenly, so
+    that they do not stay alike. Normalisations of concatenated channels group them anew, which is not preserved.
+    Parts that `wider` lacks are left out; new ones are not known here.
     """
     (narrow, *others), (wide, *same) = (list(unet.config.block_out_channels) for unet in (trained, wider))
     if wide not in (narrow, 2 * narrow) or same != others:

@@ -59,16 +59,9 @@ def token_losses(
     return found
 
 
-def _perplexities(
-    losses: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """By k, and their 95% intervals by bootstrap over stories."""
-    found, spread = {}, {}
-    for k, (loss, tokens) in losses.items():
-        found[k] = float(np.exp(loss.sum() / tokens.sum()))
-        rows = weights(len(loss), BOOTSTRAPS, seed)
-        spread[k] = np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
-    return found, spread
+def _perplexities(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """By k, per token of the captioner's own vocabulary."""
+    return {k: float(np.exp(loss.sum() / tokens.sum())) for k, (loss, tokens) in losses.items()}
 
 
 def facts_of(
@@ -168,9 +161,11 @@ def evaluate_captions(
     real, places = [e.target for e in examples], place_words(release.settings)
     bleu = BLEU(lowercase=True).corpus_score(sampled, [real], n_bootstrap=BOOTSTRAPS)
     own, same = (token_losses(pipe.captioner, pipe.captioner_tokenizer, stories, same=way) for way in (False, True))
-    perplexities, spread = _perplexities(own, seed)
-    of_fourth, _ = _perplexities(same, seed)
     rows = weights(len(stories.stories), BOOTSTRAPS, seed)
+    spread = {
+        k: np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
+        for k, (loss, tokens) in own.items()
+    }
     # the same captions at every k, so that their difficulty drops out of the difference
     falls = {
         k: (1 - np.exp(np.percentile((rows @ (after - before)) / (rows @ tokens), [97.5, 2.5]))).tolist()
@@ -183,9 +178,9 @@ def evaluate_captions(
         "prompting": prompting,
         "temperature": warmth,
         "drafts_that_end_by_themselves": sum(ended) / len(ended),
-        "perplexity_by_k": perplexities,
+        "perplexity_by_k": _perplexities(own),
         "perplexity_intervals": spread,
-        "perplexity_of_fourth_by_k": of_fourth,
+        "perplexity_of_fourth_by_k": _perplexities(same),
         "perplexity_of_fourth_falls": falls,
         "bleu_4": bleu.score / 100,
         "bleu_4_interval": [(bleu._mean - bleu._ci) / 100, (bleu._mean + bleu._ci) / 100],
