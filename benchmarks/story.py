@@ -38,6 +38,7 @@ CAPTIONS = [
 ADAPTER = Path(__file__).parents[1] / "lora_weights" / "gravel-gulch-diffusion.safetensors"
 STOCK_STEPS = 50
 STOCK_GUIDANCE = 7.5
+PLAIN_STEPS = 20  # what a few-step adapter is held against, beside the model's own default
 SEED = 7
 
 
@@ -113,10 +114,11 @@ def decode(pipe: SAGANetsPipeline, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
 
 
-def paint_ours(pipe: SAGANetsPipeline, captions: list[str], alpha: float) -> float:
-    """Paint the captions as one batch with the model's own defaults; returns the seconds it took."""
+def paint_ours(pipe: SAGANetsPipeline, captions: list[str], alpha: float, steps: int | None = None) -> float:
+    """Paint the captions as one batch with the model's own defaults, or in `steps`; returns the seconds it took."""
     start = time.perf_counter()
-    pipe.paint(captions, lora_alpha=alpha, generator=torch.Generator().manual_seed(SEED))
+    generator = torch.Generator().manual_seed(SEED)
+    pipe.paint(captions, lora_alpha=alpha, num_inference_steps=steps, generator=generator)
     return time.perf_counter() - start
 
 
@@ -200,7 +202,7 @@ def measure(
     few_step: Path | None = None,
 ) -> dict[str, Any]:
     """Run both sides `runs` times in turn, each after one run to warm up, and return every figure; with `few_step`, an
-    adapter whose header names its steps, ours once more with that one."""
+    adapter whose header names its steps, ours once more with that one, and at `PLAIN_STEPS` without it."""
     if runs < 1:
         raise ValueError(f"`runs` has to be at least 1, but is {runs}.")
     captions = captions or CAPTIONS
@@ -215,7 +217,7 @@ def measure(
     fast = with_adapter(pipe, few_step) if few_step is not None else None
     if fast is not None:
         paint_ours(fast, captions, fast.trained_lora_alpha)
-    ours_times, stock_times, ours_first, stock_first, fast_times = [], [], [], [], []
+    ours_times, stock_times, ours_first, stock_first, fast_times, plain_times = [], [], [], [], [], []
     for run in range(runs):
         ready = paint_stock(pipe, stock, captions, stock_steps)
         stock_times.append(ready[-1])
@@ -224,14 +226,17 @@ def measure(
         ours_first.append(first_of_stream(pipe, captions, alpha))
         if fast is not None:
             fast_times.append(paint_ours(fast, captions, fast.trained_lora_alpha))
+            plain_times.append(paint_ours(pipe, captions, alpha, PLAIN_STEPS))
         report(f"run {run + 1} of {runs}: stock {stock_times[-1]:.2f} s, ours {ours_times[-1]:.2f} s")
     ours, theirs = statistics.median(ours_times), statistics.median(stock_times)
     quick: dict[str, Any] = {}
     if fast is not None:
-        own = statistics.median(fast_times)
+        own, plain = statistics.median(fast_times), statistics.median(plain_times)
         steps = fast._adapted_unets().adapter.num_inference_steps
         quick = {"few_step": {"steps": steps, "seconds": fast_times, "median": own, "ratio": theirs / own}}
         quick["few_step"]["ratio_to_ours"] = ours / own
+        quick["plain"] = {"steps": PLAIN_STEPS, "seconds": plain_times, "median": plain}
+        quick["few_step"]["ratio_to_plain"] = plain / own
     return {
         **quick,
         "frames": len(captions),
@@ -258,7 +263,11 @@ def as_text(figures: dict[str, Any]) -> str:
     few = figures.get("few_step")
     quick = []
     if few:
-        ratios = f"{few['ratio']:.2f} times faster than stock, {few['ratio_to_ours']:.2f} than ours"
+        plain = figures["plain"]
+        ratios = (
+            f"{few['ratio']:.2f} times faster than stock, {few['ratio_to_ours']:.2f} than ours, "
+            f"{few['ratio_to_plain']:.2f} than {plain['steps']} steps of ours ({plain['median']:.2f} s)"
+        )
         quick.append(f"  ours, few-step adapter, {few['steps']} steps            {few['median']:8.2f} s, {ratios}")
     return "\n".join(
         [

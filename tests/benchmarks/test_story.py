@@ -76,6 +76,9 @@ def test_a_few_step_adapter_has_a_row(tiny_pipe, tiny_adapter, tmp_path):
     few = figures["few_step"]
     assert few["steps"] == 1 and len(few["seconds"]) == 1 and "few-step adapter, 1 steps" in as_text(figures)
     assert few["ratio"] == figures["stock"]["median"] / few["median"]
+    plain = figures["plain"]
+    assert plain["steps"] == 20 and len(plain["seconds"]) == 1 and "than 20 steps of ours" in as_text(figures)
+    assert few["ratio_to_plain"] == plain["median"] / few["median"]
     assert tiny_pipe._adapted_unets().adapter.num_inference_steps is None  # its own adapter is as it was
     with pytest.raises(ValueError, match="does not say in how many steps"):
         measure(tiny_pipe, tiny_adapter, few_step=tiny_adapter, **arguments)
