@@ -1,7 +1,8 @@
 """Trains the painter by the `better` recipe and by every variant of it that differs in one thing.
 
     python -m train.ablations --data DATA/gulch --town DATA/town --base runs/base/model --out runs/ablations
-    python -m train.study --data DATA/gulch --judge runs/judge --runs runs/ablations/* --alphas 10 32 --name ablations
+    python -m train.study --data DATA/gulch --judge runs/judge --runs runs/ablations/* \\
+        --alphas trained --name ablations
 
 Same seed, same data, same number of steps. Each row is a run of `train.saganets` in a folder of its own; one that is
 over is not run again, one that was stopped goes on. The second command judges what they paint.
@@ -29,7 +30,8 @@ ROWS: dict[str, dict[str, object]] = {
     "paper-seed1": {"config": "paper", "seed": 1},
     "paper-seed2": {"config": "paper", "seed": 2},
     "rate-1e-3": {"learning_rate": 1e-3},
-    "rate-4e-3": {"learning_rate": 4e-3},
+    "rate-2e-3": {"learning_rate": 2e-3},
+    "rate-8e-3": {"learning_rate": 8e-3},
     "constant-rate": {"schedule": "constant"},
     "decay-1e-2": {"weight_decay": 1e-2},
     "no-caption-dropout": {"caption_dropout": 0.0},
@@ -49,7 +51,7 @@ ROWS: dict[str, dict[str, object]] = {
 
 
 def is_over(run: Path) -> bool:
-    """Whether a run has written its adapter."""
+    """Whether a run has come to its end."""
     try:
         adapters_of(run)
     except ValueError:

@@ -33,6 +33,7 @@ from train.objectives.interface import STORY_FRAMES
 from train.painter import Painter, PainterDraws
 
 
+OVER = "over.json"  # beside the checkpoint of a training that has come to its end
 SHARDED = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
 
 
@@ -178,6 +179,11 @@ class Coordinated:
         for module in self.modules:
             module.after_step()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `patience` is at its end."""
+        return bool(self.config.patience) and self.worse >= self.config.patience
+
     def state_dict(self) -> dict[str, float]:
         """Where early stopping stands."""
         return {"best": self.best, "worse": self.worse}
@@ -223,7 +229,7 @@ class Coordinated:
         if better or not patience:  # a run that may stop early leaves its best results, others their last
             self.write(step, metrics)
         self.best, self.worse = (watched, 0) if better else (self.best, self.worse + 1)
-        return bool(patience) and self.worse >= patience
+        return self.stopped
 
     def write(self, step: int, metrics: dict[str, float], folder: Path | None = None) -> None:
         """The results as they are now: the adapter, and the captioner's folder."""
@@ -254,6 +260,7 @@ def train(config: TrainingConfig) -> None:
     if config.resume == "never" and (folder / "checkpoint.pt").exists():
         raise ValueError(f"`resume` is 'never', but {folder} holds a checkpoint; choose another `out`.")
     if accelerator.is_main_process:
+        (folder / OVER).unlink(missing_ok=True)
         save_config(config, {**provenance(), "processes": accelerator.num_processes}, out / "config.json")
     if config.report_to:
         accelerator.init_trackers("saganets", config={name: str(value) for name, value in vars(config).items()})
@@ -293,6 +300,8 @@ def train(config: TrainingConfig) -> None:
             trained.write(done, {}, out / "epochs" / f"{done // trained.steps_per_epoch:02d}")
 
     run.train(trained.loss, sample, after_step, description=config.modules, max_seconds=config.max_seconds or math.inf)
+    if accelerator.is_main_process and (run.step >= trained.steps or trained.stopped):
+        (folder / OVER).write_text(json.dumps({"step": run.step, "of": trained.steps}) + "\n")
     if config.report_to:
         accelerator.end_training()
 

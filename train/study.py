@@ -25,6 +25,7 @@ from train.data.flintstones import FlintstonesRelease
 from train.evaluation.report import provenance, rounded, write_whole
 from train.evaluation.single import judged, paint, reference
 from train.metrics.judge import Judge, real_frames
+from train.saganets import OVER
 
 
 matplotlib.use("agg")
@@ -89,15 +90,17 @@ def adapters_of(run: Path) -> tuple[Path, list[Path]]:
     """The adapter of a run, and those of its epochs, in order.
 
     Raises:
-        ValueError: the folder holds no run, or one that has not written its adapter yet.
+        ValueError: the folder holds no run, one that is not over, or one that trained no painter.
     """
     try:
         name = json.loads((run / "config.json").read_text())["config"]["name"]
     except OSError:
         raise ValueError(f"`runs`: {run} holds no run of train.saganets (no config.json).") from None
+    if not (run / "run" / OVER).is_file():  # each validation writes the results so far
+        raise ValueError(f"`runs`: the training in {run} is not over.")
     adapter = run / f"{name}.safetensors"
     if not adapter.is_file():
-        raise ValueError(f"`runs`: {run} holds no {adapter.name}; its training is not over.")
+        raise ValueError(f"`runs`: {run} holds no {adapter.name}.")
     return adapter, sorted((run / "epochs").glob(f"*/{name}.safetensors"))
 
 
@@ -107,7 +110,7 @@ def losses_of(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def study(pipeline: Study, runs: list[Path], alphas: list[float], epochs: bool) -> dict[str, object]:
+def study(pipeline: Study, runs: list[Path], alphas: list[float | None], epochs: bool) -> dict[str, object]:
     """The figures of every run, by its folder's name."""
     found: dict[str, object] = {}
     adapters = {run: adapters_of(run) for run in runs}
@@ -126,6 +129,11 @@ def study(pipeline: Study, runs: list[Path], alphas: list[float], epochs: bool) 
                 ],
             }
     return found
+
+
+def alpha_of(text: str) -> float | None:
+    """A number, or None for "trained"."""
+    return None if text == "trained" else float(text)
 
 
 def plot(runs: dict[str, dict], figure: str, x: str, path: Path) -> None:
@@ -184,7 +192,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="embedded", help="a pipeline's folder over the runs' base, or 'embedded'")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the report")
     parser.add_argument("--name", default="study", help="the report's file name")
-    parser.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS), help="for each run's final adapter")
+    parser.add_argument(
+        "--alphas", type=alpha_of, nargs="+", default=list(ALPHAS), help="for each run's final adapter, or 'trained'"
+    )
     parser.add_argument("--epochs", action="store_true", help="the adapter of every epoch too (--epoch_adapters)")
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--num_captions", type=int, default=200)

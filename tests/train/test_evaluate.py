@@ -21,6 +21,7 @@ from train.evaluate import main
 from train.evaluation.report import compare, rounded, shown
 from train.metrics.judge import Judge, judge_config
 from train.publish.card import model_card
+from train.saganets import OVER
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,12 +180,14 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
 
 
 def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, tiny_adapter, tmp_path):
-    """Two runs as `train.saganets` leaves them; the first kept the adapter of each epoch."""
+    """Two finished runs as `train.saganets` leaves them; the first kept the adapter of each epoch."""
     for name in ("first", "second"):
         (tmp_path / name / "epochs" / "1").mkdir(parents=True)
         config = {"config": {"name": "tiny", "data": str(show)}}
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         shutil.copy(tiny_adapter, tmp_path / name / "tiny.safetensors")
+        (tmp_path / name / "run").mkdir()
+        (tmp_path / name / "run" / OVER).write_text("{}")
     for epoch in ("1", "2"):
         (tmp_path / "first" / "epochs" / epoch).mkdir(exist_ok=True)
         shutil.copy(tiny_adapter, tmp_path / "first" / "epochs" / epoch / "tiny.safetensors")

@@ -26,7 +26,7 @@ from train.adapter import LORA_TARGETS, add_lora, git_commit, lora_parameters
 from train.captioner import Captioner
 from train.config import PRESETS, parse_config
 from train.data.flintstones import FlintstonesRelease
-from train.saganets import Coordinated, main
+from train.saganets import OVER, Coordinated, main
 
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +175,9 @@ def test_stopped_and_resumed_is_the_same(trained, show, tiny_base, tmp_path):
     whole, _ = trained
     for _ in range(50):
         main(arguments(show, tiny_base, tmp_path, "--max_seconds", "0.02"))
-        if torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == STEPS:
+        over = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == STEPS
+        assert (tmp_path / "run" / OVER).exists() == over
+        if over:
             break
     assert same(weights(tmp_path), weights(whole))
 
@@ -395,6 +397,7 @@ def test_early_stopping_leaves_the_best(show, tiny_base, tmp_path):
     values = [line["captioner_loss"] for line in found]
     best = values.index(min(values))
     assert len(values) == best + 3  # and two that were no better
+    assert json.loads((tmp_path / "run" / OVER).read_text()) == {"step": 2 * len(values), "of": 400}
     config = parse_config(arguments(show, tmp_path, tmp_path, "--captioner", str(tmp_path / "captioner")))
     left = Captioner(config, FlintstonesRelease(show), Accelerator(cpu=True))
     assert left.validate(config.validation_stories) == pytest.approx(values[best], rel=2e-3)  # fp16

@@ -29,7 +29,7 @@ def studied(make_release, tiny_base, tiny_folder, tmp_path_factory):
         recipe = ["--modules", "painter", "--config", "paper", "--epochs", "2", "--batch_size", "4", "--rank", "4"]
         train([*places, *recipe, "--learning_rate", rate, "--alpha", "8", "--validation_inference_steps", "1"])
     arguments = ["--data", str(show), "--judge", str(root / "judge"), "--model", str(tiny_folder)]
-    arguments += ["--runs", str(root / "fast"), str(root / "still"), "--num_captions", "5", "--alphas", "0", "8"]
+    arguments += ["--runs", str(root / "fast"), str(root / "still"), "--num_captions", "5", "--alphas", "0", "trained"]
     main([*arguments, "--epochs", "--out", str(root / "out"), "--name", "both"])
     return root, json.loads((root / "out" / "both.json").read_text())
 
