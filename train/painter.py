@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from diffusers import AutoModel, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -95,6 +96,10 @@ class Painter:
             self.unet.enable_gradient_checkpointing()
         self.unet.to(self.device, DTYPES[config.mixed_precision])
         cast_training_params(self.unet, torch.float32)  # the matrices that learn
+        if config.mixed_precision != "no":  # autocast casts already; peft would take each input to float32 and back
+            for module in self.unet.modules():
+                if isinstance(module, LoraLayer):
+                    module.cast_input_dtype_enabled = False
         self.parameters = lora_parameters(self.unet)
         self.state = torch.nn.ParameterList(self.parameters)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None

@@ -104,7 +104,7 @@ class Coordinated:
         if self.captioner is not None:
             rates = {"lr": config.captioner_learning_rate, "weight_decay": config.captioner_weight_decay}
             groups.append({"params": self.captioner.parameters, **rates})
-        return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2))
+        return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2), fused=True)
 
     def draws(self, step: int) -> Draws:
         """All draws of a step, for the whole global batch: a function of the seed and the step."""
