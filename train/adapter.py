@@ -67,6 +67,11 @@ def lora_config(rank: int, alpha: float, init: str, targets: Sequence[str], drop
     )
 
 
+def lora_layers(unet: UNet2DConditionModel) -> dict[str, LoraLayer]:
+    """The adapted layers, by their paths."""
+    return {path: module for path, module in unet.named_modules() if isinstance(module, LoraLayer)}
+
+
 @torch.no_grad()
 def load_lora(unet: UNet2DConditionModel, adapter: Adapter, name: str = "default") -> None:
     """Put an adapter's matrices in the place of those of the UNet's LoRA called `name`; layers that it lacks stay.
@@ -75,7 +80,7 @@ def load_lora(unet: UNet2DConditionModel, adapter: Adapter, name: str = "default
         ValueError: it is for another base, has another rank, or adapts a layer that this LoRA does not.
     """
     adapter.check_fits(unet)
-    layers = {path: module for path, module in unet.named_modules() if isinstance(module, LoraLayer)}
+    layers = lora_layers(unet)
     for path, (a, b) in adapter.matrices.items():
         layer = layers.get(path)
         if layer is None or name not in layer.lora_A:
@@ -90,7 +95,7 @@ def load_lora(unet: UNet2DConditionModel, adapter: Adapter, name: str = "default
 def under_adapter(unet: UNet2DConditionModel, name: str | None) -> Iterator[None]:
     """Another of the UNet's LoRAs at work for a while, or none of them. Unlike `set_adapter`, who learns stays as it
     is; not for several threads."""
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    layers = list(lora_layers(unet).values())
     before = [layer._active_adapter for layer in layers]
     try:
         for layer in layers:
@@ -108,7 +113,7 @@ def lora_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
 @contextlib.contextmanager
 def under_alpha(unet: UNet2DConditionModel, alpha: float) -> Iterator[None]:
     """The UNet's adapter at another alpha than the trained one, for a while; not for several threads."""
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    layers = list(lora_layers(unet).values())
     before = [dict(layer.scaling) for layer in layers]
     try:
         for layer in layers:

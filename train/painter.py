@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from diffusers import AutoModel, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
-from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -20,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sagan_pipeline.adapter_files import find_adapter
 from sagan_pipeline.few_steps import trailing_timesteps
 from sagan_pipeline.lora import Adapter
-from train.adapter import add_lora, load_lora, lora_parameters, save_adapter, under_alpha
+from train.adapter import add_lora, load_lora, lora_layers, lora_parameters, save_adapter, under_alpha
 from train.config import TrainingConfig
 from train.data.annotations import SAMPLED
 from train.data.cache import LatentCache, TextCache
@@ -97,9 +96,8 @@ class Painter:
         self.unet.to(self.device, DTYPES[config.mixed_precision])
         cast_training_params(self.unet, torch.float32)  # the matrices that learn
         if config.mixed_precision != "no":  # autocast casts already; peft would take each input to float32 and back
-            for module in self.unet.modules():
-                if isinstance(module, LoraLayer):
-                    module.cast_input_dtype_enabled = False
+            for layer in lora_layers(self.unet).values():
+                layer.cast_input_dtype_enabled = False
         self.parameters = lora_parameters(self.unet)
         self.state = torch.nn.ParameterList(self.parameters)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None
