@@ -259,11 +259,12 @@ def outdated(folder: Path, checkpoint: Path) -> bool:
     return not folder.exists() or folder.stat().st_mtime < checkpoint.stat().st_mtime
 
 
-def save_whole(model: torch.nn.Module, folder: Path) -> None:
-    """`save_pretrained`, written aside and renamed, so that a kill leaves no half folder."""
+def save_whole(folder: Path, *parts: torch.nn.Module | CLIPTokenizer) -> None:
+    """`save_pretrained` of each, written aside and renamed, so that a kill leaves no half folder."""
     aside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
+    for part in parts:
+        part.save_pretrained(aside)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
@@ -280,7 +281,7 @@ def load_vae(args: argparse.Namespace, releases: list[FlintstonesRelease]) -> Au
         with torch.no_grad():
             z = vae.encode(Pictures(releases).crops(64, 256, generator)).latent
         vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
-        save_whole(vae, folder)
+        save_whole(folder, vae)
     return AutoencoderDC.from_pretrained(folder).eval().requires_grad_(False)
 
 
@@ -352,15 +353,17 @@ def train_clip(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
             log.write(json.dumps({"step": step, "loss": float(loss), "accuracy": float(accuracy)}) + "\n")
 
     run.train(loss_of_step, sample, description="clip", max_seconds=args.max_seconds)
+    load_clip(args)
 
 
 def load_clip(args: argparse.Namespace) -> CLIPModel:
-    """The trained pair, written once as a folder."""
+    """The trained pair, written once as a folder, with its tokenizer."""
     folder = args.out / "clip" / "model"
     if outdated(folder, args.out / "clip" / "checkpoint.pt"):
-        clip = CLIPModel(clip_config(CLIPTokenizer.from_pretrained(args.out / "tokenizer")))
+        tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
+        clip = CLIPModel(clip_config(tokenizer))
         clip.load_state_dict(torch.load(args.out / "clip" / "checkpoint.pt", weights_only=True)["modules"]["clip"])
-        save_whole(clip, folder)
+        save_whole(folder, clip, tokenizer)
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
 

@@ -66,7 +66,7 @@ from train.study import adapters_of
 
 SCHEDULERS = {"dpmsolver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 ARGUMENTS = {"alpha": "lora_alpha", "steps": "num_inference_steps", "guidance": "guidance_scale"}
-SWEEPS = (*ARGUMENTS, "epochs", "data_size", "prompting")
+SWEEPS = (*ARGUMENTS, "epochs", "data_size", "adapters", "prompting")
 BASELINES = {
     "base": "the base without its adapter (alpha 0)",
     "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
@@ -242,9 +242,9 @@ class Instrument:
                 rows.append(Row(f"{name} {value:g}", "", pictures, {"value": value}))
             else:
                 x, path = value
-                rows.append(
-                    Row(f"{name} {x:g}", "", self.painted(f"{name}-{x:g}", path), {"value": x, "lora": path.name})
-                )
+                title = x if name == "adapters" else f"{name} {x:g}"
+                pictures = self.painted(title.replace(" ", "-"), path, lora_alpha=self.args.alpha)
+                rows.append(Row(title, "", pictures, {"value": x, "lora": path.name}))
         return rows
 
     def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray]) -> Seen:
@@ -351,7 +351,7 @@ def open_judge(args: argparse.Namespace, release: FlintstonesRelease) -> Judge |
 
 def sweep_values(name: str, values: list[str]) -> list:
     """The values of a sweep: numbers; for `epochs` and `data_size` pairs of number and adapter file, from the folders
-    of runs; for `prompting` names.
+    of runs; for `adapters` pairs of name and file, from files or the folders of runs; for `prompting` names.
 
     Raises:
         ValueError: a value is none of the sweep's.
@@ -367,6 +367,12 @@ def sweep_values(name: str, values: list[str]) -> list:
         if unknown:
             raise ValueError(f"--sweep prompting knows {', '.join(PROMPTING)}, but was given {', '.join(unknown)}.")
         return values
+    if name == "adapters":
+        paths = [Path(value) for value in values]
+        files = [(path.stem, path) if path.is_file() else (path.name, adapters_of(path)[0]) for path in paths]
+        if len(dict(files)) < len(files):
+            raise ValueError(f"--sweep adapters: two of {', '.join(values)} have the same name.")
+        return files
     found: list[tuple[float, Path]] = []
     for value in values:
         run = Path(value)

@@ -23,6 +23,7 @@ from train.base import (
     train_tokenizers,
 )
 from train.data.flintstones import FlintstonesRelease
+from train.similarity import ClipSimilarity
 
 
 CAPTIONS = ["Gus is in the kitchen. He is talking.", "Mabel is in the yard. She is waving at Gus."]
@@ -139,6 +140,12 @@ def test_a_finished_stage_is_not_trained_again(base):
     main(["clip", *arguments(base), "--steps", str(STEPS["clip"])])
     after = torch.load(path, weights_only=True)["modules"]["clip"]
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_clip_pair_lies_there_with_its_tokenizer_once_it_is_trained(base, tmp_path):
+    main(["clip", *arguments(base)[:-1], str(tmp_path), "--steps", "1"])
+    clip = ClipSimilarity(tmp_path / "clip" / "model", base="nowhere")
+    assert clip.texts(["Gus is in the kitchen."]).isfinite().all()
 
 
 def test_the_painter_learns_from_the_town_alone(base):

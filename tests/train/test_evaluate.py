@@ -179,18 +179,21 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
         )
 
 
-def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, tiny_adapter, tmp_path):
-    """Two finished runs as `train.saganets` leaves them; the first kept the adapter of each epoch."""
-    for name in ("first", "second"):
-        (tmp_path / name / "epochs" / "1").mkdir(parents=True)
-        config = {"config": {"name": "tiny", "data": str(show)}}
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-        shutil.copy(tiny_adapter, tmp_path / name / "tiny.safetensors")
-        (tmp_path / name / "run").mkdir()
-        (tmp_path / name / "run" / OVER).write_text("{}")
-    for epoch in ("1", "2"):
-        (tmp_path / "first" / "epochs" / epoch).mkdir(exist_ok=True)
-        shutil.copy(tiny_adapter, tmp_path / "first" / "epochs" / epoch / "tiny.safetensors")
+@pytest.fixture
+def finished(show, tiny_adapter, tmp_path) -> Path:
+    """A run as `train.saganets` leaves it, with the adapters of its two epochs."""
+    run = tmp_path / "first"
+    for folder in (run, run / "epochs" / "1", run / "epochs" / "2"):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_adapter, folder / "tiny.safetensors")
+    (run / "config.json").write_text(json.dumps({"config": {"name": "tiny", "data": str(show)}}))
+    (run / "run").mkdir()
+    (run / "run" / OVER).write_text("{}")
+    return run
+
+
+def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "second", ignore=shutil.ignore_patterns("epochs"))
     places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--num_stories", "2"]
     main([*common, *places, "--sweep", "epochs", str(tmp_path / "first"), "--name", "epochs"])
     main([*common, *places, "--sweep", "data_size", str(tmp_path / "second"), "--name", "size"])
@@ -199,6 +202,19 @@ def test_adapters_of_epochs_and_of_smaller_data_are_swept(common, show, tiny_ada
     assert size["rows"][1]["value"] == len(FlintstonesRelease(show).stories("train", 4)) == 21
     assert size["rows"][1]["fjd"] == epochs["rows"][1]["fjd"]  # the same adapter everywhere
     assert (tmp_path / "out" / "size.png").exists()
+
+
+def test_adapters_are_set_beside_each_other(common, tiny_adapter, finished, tmp_path, capsys):
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--num_stories", "2"]
+    files = [str(tiny_adapter), str(finished)]
+    main([*common, *places, "--split", "test", "--sweep", "adapters", *files, "--name", "adapters"])
+    report = report_of(tmp_path, "adapters")
+    assert [row["name"] for row in report["rows"]] == ["real", tiny_adapter.stem, "first"]
+    assert report["rows"][1]["char_f1_micro"] == report["rows"][2]["char_f1_micro"]  # the same file
+    assert report["split"] == "test" and (tmp_path / "out" / "adapters.png").exists()
+    with pytest.raises(SystemExit):
+        main([*common, *places, "--sweep", "adapters", files[0], files[0]])
+    assert "same name" in capsys.readouterr().err
 
 
 def test_two_reports_are_compared_and_nothing_is_called_better_too_early(evaluated, tmp_path, capsys):

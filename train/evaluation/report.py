@@ -300,20 +300,28 @@ def _said(seen: Seen, stories: TestStories, story: int, frame: int) -> str:
 
 
 def plot_sweep(path: Path, name: str, rows: Sequence[Mapping[str, object]], real: Mapping[str, object]) -> None:
-    """Char-F1, Frame-Acc, FJD and CLIP-T against the swept value, with 95% intervals, and those of real frames."""
-    shown = [f for f in ("char_f1_micro", "frame_acc", "fjd", "clip_t") if all(r.get(f) is not None for r in rows)]
+    """Char-F1, Frame-Acc, FJD and CLIP-T against the swept value, of adapters also what their neighbouring frames have
+    in common, with 95% intervals, and those of real frames."""
+    figures = ["char_f1_micro", "frame_acc", "fjd", "clip_t"]
+    if name == "adapters":
+        figures += ["clip_i", "neighbour_distance"]
+    shown = [figure for figure in figures if all(figure in row["intervals"] for row in rows)]
     drawing, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.4), layout="constrained", squeeze=False)
     values = [row["value"] for row in rows]
     numbers = all(isinstance(value, (int, float)) for value in values)
     x = values if numbers else list(range(len(values)))
     for axis, figure in zip(axes[0], shown, strict=True):
         low, high = np.transpose([row["intervals"][figure] for row in rows])
-        axis.plot(x, [row[figure] for row in rows], marker="o")
-        axis.fill_between(x, low, high, alpha=0.15)
+        found = np.array([row[figure] for row in rows])
+        if numbers:
+            axis.plot(x, found, marker="o")
+            axis.fill_between(x, low, high, alpha=0.15)
+        else:  # nothing lies between two names
+            axis.errorbar(x, found, [np.maximum(found - low, 0), np.maximum(high - found, 0)], fmt="o", capsize=3)
         axis.axhline(real[figure], color="gray", linestyle=":", label="real frames")
         axis.set(xlabel=name.replace("_", " "), ylabel=FIGURES[figure][0])
         if not numbers:
-            axis.set_xticks(x, [str(value) for value in values])
+            axis.set_xticks(x, [str(value) for value in values], rotation=30, ha="right")
     axes[0][0].legend()
     write_whole(path, lambda aside: drawing.savefig(aside, dpi=110, format="png"))
     plt.close(drawing)
