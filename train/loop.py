@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 
 SCHEDULES = ("cosine", "linear", "constant")
+LOG_STEPS = 10  # between two lines of the log, which are means of the steps between them
 
 
 @dataclass
@@ -161,7 +162,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         started = last_saved = time.monotonic()
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         count, since, begun = 0, started, self.step
         with (
             _terminated() as terminated,
@@ -191,15 +192,16 @@ class Run:
                 self.step += 1
                 bar.update()
                 for name, value in {**losses, "grad_norm": sum(map(float, norms))}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                    seen.setdefault(name, []).append(float(value))
                 count += 1
-                if self.step % 50 == 0 or self.step == self.steps:
-                    means = {name: round(value / count, 6) for name, value in sums.items()}
+                if self.step % LOG_STEPS == 0 or self.step == self.steps:
+                    # of the steps that have such a figure: not every batch has neighbours
+                    means = {name: round(sum(values) / len(values), 6) for name, values in seen.items()}
                     if self.pictures:
                         means["pictures_a_second"] = round(self.pictures * count / (time.monotonic() - since), 2)
                     bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
                     self._log({"lr_factor": round(factor, 5), **means})
-                    sums, count, since = {}, 0, time.monotonic()
+                    seen, count, since = {}, 0, time.monotonic()
                 if sample is not None and (self.step % self.sample_steps == 0 or self.step == self.steps):
                     if self._agree(bool(sample(self.step))):
                         break

@@ -156,14 +156,19 @@ def test_other_schedules(tmp_path):
 
 
 def test_log_and_samples(tmp_path):
-    stage = Stage(tmp_path / "run", steps=60)
-    stage.run.sample_steps = 25
+    stage = Stage(tmp_path / "run", steps=27)
+    stage.run.sample_steps = 12
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        return stage.loss(step) | ({"seldom": torch.tensor(4.0)} if step % 5 == 0 else {})
+
     sampled = []
-    stage.train(sample=sampled.append)
-    assert sampled == [25, 50, 60]
+    stage.run.train(loss, sampled.append)
+    assert sampled == [12, 24, 27]
     lines = [json.loads(line) for line in (stage.run.folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [50, 60]
+    assert [line["step"] for line in lines] == [10, 20, 27]
     assert lines[1]["loss"] < lines[0]["loss"] and lines[0]["grad_norm"] > 0
+    assert {line["seldom"] for line in lines} == {4.0}  # the mean of the steps that have it
 
 
 if __name__ == "__main__":

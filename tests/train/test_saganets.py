@@ -264,7 +264,7 @@ def test_sigterm_leaves_a_checkpoint_and_no_error(show, tiny_base, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors[-2000:]
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 50
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 10
 
 
 def test_killed_and_resumed_is_the_same(show, tiny_base, tmp_path):
