@@ -12,11 +12,13 @@ import torch
 
 from train.objectives.clip import CharTerm, ClipTerm
 from train.objectives.discriminator import AdversarialTerm
+from train.objectives.interface import Batch, Found
 from train.objectives.prediction import OnPrediction
 from train.objectives.temporal import CoherenceTerm
 
 
-DECAY = 0.98  # of the averaged scales
+BALANCE_EVERY = 4  # steps between two looks at the gradients, for each term's goes back through the decoder apart
+DECAY = 0.92  # of the averaged scales
 MAX_SCALE = 1e4  # as VQGAN's
 
 
@@ -29,10 +31,28 @@ class Combined(OnPrediction):
     def __init__(self, config, painter):
         super().__init__(config, painter)
         self.scales: dict[str, float] = {}
+        self.measured = True  # whether this step looks at them
+
+    def find(self, batch: Batch) -> tuple[Found, dict[str, torch.Tensor]]:
+        self.measured = batch.step % BALANCE_EVERY == 0
+        return super().find(batch)
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.config.balance == "fixed":
             return super().total(losses)
+        self.logs = {}
+        gradients = self._gradients(losses) if self.measured else {}
+        weights = {name: self.weights[name] * self.scales.get(name, 0.0) for name in self.terms}
+        self.logs |= {f"weight_{name}": weight for name, weight in weights.items()}
+        if not self.measured:
+            return sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
+        gradient = sum(weights.get(name, 1.0) * each for name, each in gradients.items())
+        value = sum(weights.get(name, 1.0) * loss.detach() for name, loss in losses.items())
+        along = (self.prediction * gradient).sum()  # its gradient in the prediction is the sum's
+        return value + along - along.detach()
+
+    def _gradients(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each term's gradient in the prediction; from their norms the scales move on."""
         node = self.prediction
         gradients = {name: torch.autograd.grad(loss, [node], retain_graph=True)[0] for name, loss in losses.items()}
         norms = torch.stack([gradient.norm() for gradient in gradients.values()])
@@ -43,13 +63,8 @@ class Combined(OnPrediction):
             if norms[name]:  # a batch without pairs says nothing
                 scale = min(norms["l2"] / norms[name], MAX_SCALE)
                 self.scales[name] = DECAY * self.scales.get(name, scale) + (1 - DECAY) * scale
-        weights = {name: self.weights[name] * self.scales.get(name, 0.0) for name in self.terms}
-        self.logs = {**{f"weight_{name}": weight for name, weight in weights.items()}}
-        self.logs |= {f"gradient_{name}": norm for name, norm in norms.items()}
-        gradient = sum(weights.get(name, 1.0) * each for name, each in gradients.items())
-        value = sum(weights.get(name, 1.0) * loss.detach() for name, loss in losses.items())
-        along = (node * gradient).sum()  # its gradient in the prediction is the sum's
-        return value + along - along.detach()
+        self.logs = {f"gradient_{name}": norm for name, norm in norms.items()}
+        return gradients
 
     def state_dict(self) -> dict[str, object]:
         return {**super().state_dict(), "scales": dict(self.scales)}

@@ -110,25 +110,31 @@ class AdversarialTerm(Term):
         n = found.decoded
         return found.real, found.pictures, text[:n], found.weights[:n]
 
+    def _precision(self) -> torch.autocast:
+        """bfloat16 where the painter has it; no float16, for nothing scales the discriminator's own loss."""
+        return torch.autocast(self.painter.device.type, torch.bfloat16, self.config.mixed_precision == "bf16")
+
     def __call__(self, found: Found) -> torch.Tensor:
         learner, kind = self.learners[self.name], self.config.gan_loss
-        discriminator = learner.module
-        with torch.autocast(self.painter.device.type, enabled=False):
-            real, fake, text, weights = self.inputs(found)
-            discriminator.train()
-            scores = discriminator(torch.cat([real, fake.detach()]), torch.cat([text, text]))
-            of_real, of_fake = scores.chunk(2)
-            loss = own = discriminator_loss(of_real, of_fake, kind, weights)
-            gamma = self.config.r1_gamma
-            if gamma and found.batch.step % R1_EVERY == 0:
+        discriminator, device = learner.module, self.painter.device.type
+        real, fake, text, weights = self.inputs(found)
+        discriminator.train()
+        with self._precision():
+            scores = discriminator(torch.cat([real, fake.detach()]), torch.cat([text, text])).float()
+        of_real, of_fake = scores.chunk(2)
+        loss = own = discriminator_loss(of_real, of_fake, kind, weights)
+        gamma = self.config.r1_gamma
+        if gamma and found.batch.step % R1_EVERY == 0:
+            with torch.autocast(device, enabled=False):  # a gradient's gradient
                 penalty = r1_penalty(discriminator, real, text)
-                self.logs["r1"] = float(penalty.detach())
-                loss = loss + gamma * R1_EVERY * penalty
-            learner.step(loss)
-            # the generator's side: nothing of the discriminator moves, its power iteration included
-            discriminator.eval().requires_grad_(False)
-            adversarial = generator_loss(discriminator(fake, text), kind, weights)
-            discriminator.requires_grad_(True)
+            self.logs["r1"] = float(penalty.detach())
+            loss = loss + gamma * R1_EVERY * penalty
+        learner.step(loss)
+        # the generator's side: nothing of the discriminator moves, its power iteration included
+        discriminator.eval().requires_grad_(False)
+        with self._precision():
+            adversarial = generator_loss(discriminator(fake, text).float(), kind, weights)
+        discriminator.requires_grad_(True)
         right = torch.cat([of_real > 0, of_fake < 0]).float()
         self.logs |= {
             f"{self.name}_loss": float(own.detach()),

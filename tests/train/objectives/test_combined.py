@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from train.objectives.combined import BALANCE_EVERY
+
 
 FLAGS = "--objective combined --l_adv 0.5 --l_clip 0.25 --l_char 0.1 --l_coher 2 --balance gradients".split()
 
@@ -22,6 +24,27 @@ def test_balanced_gradients_are_as_strong_as_their_weights(make_coordinated):
     (gradient,) = torch.autograd.grad(total, [node], retain_graph=True)
     expected = sum(weights[name] * gradients[name] for name in gradients)
     assert torch.allclose(gradient, expected, atol=1e-6, rtol=1e-3)
+
+
+def test_between_two_looks_at_the_gradients_the_weights_stay(make_coordinated):
+    trained = make_coordinated(*FLAGS)
+    painter, objective = trained.painter, trained.painter.objective
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        return objective.losses(painter.batch(trained.draws(step).painter, slice(0, 8), seed=1, step=step))
+
+    objective.total(losses(0))
+    scales = dict(objective.scales)
+    assert len(scales) == 4 and "gradient_adv" in objective.logs
+    found = losses(1)
+    total = objective.total(found)
+    assert objective.scales == scales and "gradient_adv" not in objective.logs
+    weighted = {name: objective.weights[name] * scale * float(found[name]) for name, scale in scales.items()}
+    assert float(total) == pytest.approx(float(found["l2"]) + sum(weighted.values()), rel=1e-4)
+    (gradient,) = torch.autograd.grad(total, [objective.prediction])
+    assert gradient.abs().sum() > 0
+    objective.total(losses(BALANCE_EVERY))
+    assert objective.scales != scales
 
 
 def test_fixed_weights_are_the_sum(make_coordinated):
