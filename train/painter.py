@@ -194,7 +194,8 @@ class Painter:
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """What the UNet with its LoRA predicts for noised latents: (B, C, h, w) float32."""
-        return self.network(noisy, timesteps, encoder_hidden_states=states, return_dict=False)[0].float()
+        network = self.network if torch.is_grad_enabled() else self.unet  # only gradients concern other processes
+        return network(noisy, timesteps, encoder_hidden_states=states, return_dict=False)[0].float()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) float32, in about [-1, 1], of scaled latents, with gradients to the latents."""

@@ -33,6 +33,7 @@ from train.objectives.interface import STORY_FRAMES
 from train.painter import Painter, PainterDraws
 
 
+FIXED_BATCHES = 4
 OVER = "over.json"  # beside the checkpoint of a training that has come to its end
 SHARDED = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
 
@@ -213,8 +214,9 @@ class Coordinated:
         metrics = {f"{m.name}_loss": round(m.validate(self.config.validation_stories), 5) for m in self.modules}
         samples = folder / "samples"
         samples.mkdir(parents=True, exist_ok=True)
+        line = {"step": step, "epoch": round(step / self.steps_per_epoch, 3), **metrics, **self.fixed_losses()}
         with open(folder / "validation.jsonl", "a") as log:
-            log.write(json.dumps({"step": step, "epoch": round(step / self.steps_per_epoch, 3), **metrics}) + "\n")
+            log.write(json.dumps(line) + "\n")
         self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=step)
         if self.captioner is not None:
             (samples / f"{step:06d}.txt").write_text(self.captioner.sample(), encoding="utf-8")
@@ -230,6 +232,24 @@ class Coordinated:
             self.write(step, metrics)
         self.best, self.worse = (watched, 0) if better else (self.best, self.worse + 1)
         return self.stopped
+
+    def fixed_losses(self) -> dict[str, float]:
+        """What the objective says of the same `FIXED_BATCHES` batches every time, those that the training would come
+        to next after its end: the log's own losses go up and down with each batch's timesteps. Nothing of an
+        objective that trains a network of its own, which would take a step."""
+        objective = None if self.painter is None else self.painter.objective
+        if objective is None or objective.learners or not objective.on_timesteps:
+            return {}
+        found: dict[str, float] = {}
+        with torch.no_grad(), self.painter.averaged():
+            for step in range(self.steps, self.steps + FIXED_BATCHES):
+                rows = slice(0, self.config.batch_size)
+                losses = self.painter.losses(self.draws(step).painter, rows, self.config.seed, step)
+                for name, value in losses.items():
+                    if name == "painter_loss" or name.startswith("term_"):
+                        name = f"fixed_{name.removeprefix('painter_')}"
+                        found[name] = found.get(name, 0.0) + float(value) / FIXED_BATCHES
+        return {name: round(value, 6) for name, value in found.items()}
 
     def write(self, step: int, metrics: dict[str, float], folder: Path | None = None) -> None:
         """The results as they are now: the adapter, and the captioner's folder."""

@@ -18,7 +18,7 @@ def write_run(folder, objective: str) -> None:
     draw = np.random.default_rng(0)
     validations = []
     for epoch, step in STEPS.items():
-        validations.append({"step": step, "epoch": epoch, "painter_loss": 1.0})
+        validations.append({"step": step, "epoch": epoch, "painter_loss": 1.0, "fixed_loss": 1 / step})
         pixels = draw.integers(0, 256, (3 * 8, 4 * 8, 3), dtype=np.uint8)  # three alphas, four frames
         Image.fromarray(pixels).save(samples / f"{step:06d}.png")
         drafted = "Gus\n   -> He is talking.\nOtto\n   -> Otto is in the\nNell\n   -> Nell sits. (unfinished)\n"

@@ -42,9 +42,7 @@ class Gan(Objective):
         taken = 1 + int(torch.randint(config.gan_steps, (1,), generator=batch.generator))
 
         def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            if torch.is_grad_enabled():
-                return painter.predict(noisy, t, batch.states)
-            return painter.unet(noisy, t, encoder_hidden_states=batch.states, return_dict=False)[0].float()
+            return painter.predict(noisy, t, batch.states)
 
         latents = generate(predict, painter.scheduler, batch.noise, timesteps[:taken], batch.generator)
         weights = torch.ones(len(batch), device=latents.device)

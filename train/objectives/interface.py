@@ -156,6 +156,7 @@ class Objective:
 
     name = ""
     terms_of: dict[str, type[Term]] = {}  # those that the objective may have
+    on_timesteps = False  # whether its latents are the prediction at a timestep, so that its losses can be watched
     few_steps = 0  # painting steps that the adapter is made for; 0: as many as the model's default
 
     def __init__(self, config: TrainingConfig, painter: Painter):

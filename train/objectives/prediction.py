@@ -16,6 +16,7 @@ from train.objectives.interface import Batch, Found, Objective
 class OnPrediction(Objective):
     """L2 and weighted terms on x0."""
 
+    on_timesteps = True
     prediction: torch.Tensor  # of the last batch, through which all terms pass
 
     def find(self, batch: Batch) -> tuple[Found, dict[str, torch.Tensor]]:

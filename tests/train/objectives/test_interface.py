@@ -107,6 +107,23 @@ def test_the_log_adds_up(make_coordinated):
     assert float(losses["loss"]) == float(losses["painter_loss"])
 
 
+def test_the_same_batches_are_watched_at_every_validation(make_coordinated, flags, tmp_path):
+    trained = make_coordinated(*OBJECTIVES["clip"])
+    found = trained.fixed_losses()
+    assert found == trained.fixed_losses()
+    expected = found["fixed_term_l2"] + 0.1 * found["fixed_term_clip"] + 0.1 * found["fixed_term_char"]
+    assert found["fixed_loss"] == pytest.approx(expected, rel=1e-4)
+    assert not any(parameter.grad is not None for parameter in trained.painter.parameters)
+    run(flags(tmp_path / "out", *OBJECTIVES["temporal"], "--validation_steps", "1"))
+    lines = [json.loads(line) for line in (tmp_path / "out" / "run" / "validation.jsonl").read_text().splitlines()]
+    assert lines[0]["fixed_loss"] != lines[1]["fixed_loss"]  # the adapter has moved, nothing else
+
+
+@pytest.mark.parametrize("name", ["combined", "gan"])
+def test_what_trains_a_network_of_its_own_is_not_watched(make_coordinated, name):
+    assert make_coordinated(*OBJECTIVES[name]).fixed_losses() == {}
+
+
 def test_whole_stories_have_to_divide(make_coordinated):
     with pytest.raises(ValueError, match="whole stories of 4"):
         make_coordinated(*OBJECTIVES["temporal"], "--batch_size", "6")
