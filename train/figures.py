@@ -3,8 +3,9 @@
     python -m train.figures --runs runs --out evaluation/figures
 
 `--runs` holds the folders of `train.saganets`, named after their presets: paper, better, gan-paper, gan, clip-paper,
-clip. What a figure shows was painted or logged while they trained; only the last one paints, with the embedded model
-and the adapters of `--adapters`. Figures whose runs are not there are left out, and named in `README.md` of `--out`.
+clip. What a figure shows was painted or logged while they trained; only figure 7, with the runs' adapters, and the
+last one, with those of `--adapters`, are painted anew, by `--model`. Figures whose runs are not there are left out and
+named in `README.md` of `--out`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -76,6 +78,14 @@ class Run:
         height = sheet.height // len(SHOWN_ALPHAS)
         row = SHOWN_ALPHAS.index(alpha)
         return sheet.crop((0, row * height, sheet.width, (row + 1) * height))
+
+    def adapter(self, epoch: int | None = None) -> Path:
+        """The adapter that the run came to, or that of an epoch (--epoch_adapters)."""
+        folder = self.folder if epoch is None else self.folder / "epochs" / f"{epoch:02d}"
+        found = sorted(folder.glob("*.safetensors"))
+        if not found:
+            raise Missing(f"{self.name}: an adapter" + ("" if epoch is None else f" of epoch {epoch}"))
+        return found[0]
 
     @property
     def epochs(self) -> float:
@@ -184,13 +194,6 @@ def gan_losses(of: Callable[[str], Run], path: Path) -> str:
     )
 
 
-def gan_epochs(of: Callable[[str], Run], path: Path) -> str:
-    paper, ours = of("gan-paper"), of("gan")
-    rows = [(f"paper's, epoch {epoch}", paper.painted(epoch, 32.0)) for epoch in (20, 5)]
-    rows_of([*rows, (f"ours, epoch {ours.epochs:.1f}", ours.painted(ours.epochs, 32.0))], path)
-    return "Figure 7: the GAN-based objective of the paper at 20 and 5 epochs (one step), and ours at its end."
-
-
 def clip_losses(of: Callable[[str], Run], path: Path) -> str:
     panels, words = [], []
     for name in ("clip-paper", "clip"):
@@ -218,27 +221,40 @@ FIGURES: dict[str, Callable[[Callable[[str], Run], Path], str]] = {
     "figure-4-epochs": more_epochs,
     "figure-5-captions": caption_failures,
     "figure-6-gan-losses": gan_losses,
-    "figure-7-gan-epochs": gan_epochs,
     "figure-8-clip-losses": clip_losses,
 }
 
 
-def objectives(pipe: SAGANetsPipeline, adapters: Path, path: Path) -> str:
+def painted_rows(opened: Callable[[], SAGANetsPipeline], files: list[tuple[str, Path | None]], path: Path) -> None:
+    """`CAPTIONS` under the same noise, a row for each adapter, in the steps that it is made for; `None`: the base."""
+    pipe, rows = opened(), []
+    for name, file in files:
+        if file is not None:
+            pipe.load_adapter(file)
+        alpha = 0 if file is None else pipe.trained_lora_alpha
+        generator = torch.Generator().manual_seed(SEED)
+        frames = pipe.paint(CAPTIONS, lora_alpha=alpha, generator=generator).stories[0].frames
+        row = np.concatenate([np.asarray(frame.image) for frame in frames], axis=1)
+        rows.append((f"{name}\n{frames[0].num_inference_steps} steps", Image.fromarray(row)))
+    rows_of(rows, path)
+
+
+def gan_epochs(of: Callable[[str], Run], opened: Callable[[], SAGANetsPipeline], path: Path) -> str:
+    paper, ours = of("gan-paper"), of("gan")
+    files = [(f"paper's, epoch {epoch}", paper.adapter(epoch)) for epoch in (20, 5)]
+    painted_rows(opened, [*files, (f"ours, epoch {ours.epochs:.1f}", ours.adapter())], path)
+    return (
+        "Figure 7: the GAN-based objective of the paper at 20 and 5 epochs (one step), and ours at its end, on the "
+        f"same captions and noise (seed {SEED}): {' | '.join(CAPTIONS)}"
+    )
+
+
+def objectives(opened: Callable[[], SAGANetsPipeline], adapters: Path, path: Path) -> str:
     """The same captions and noise under the base and the adapter of each objective."""
     files = {name: found for name in OBJECTIVES for found in adapters.glob(f"*-{name}.safetensors")}
     if len(files) < 2:
         raise Missing(f"adapters of at least two objectives in {adapters}")
-    rows = []
-    for name in ("base", *files):
-        if name != "base":
-            pipe.load_adapter(files[name])
-        alpha = 0 if name == "base" else pipe.trained_lora_alpha
-        frames = (
-            pipe.paint(CAPTIONS, lora_alpha=alpha, generator=torch.Generator().manual_seed(SEED)).stories[0].frames
-        )
-        row = np.concatenate([np.asarray(frame.image) for frame in frames], axis=1)
-        rows.append((f"{name}\n{frames[0].num_inference_steps} steps", Image.fromarray(row)))
-    rows_of(rows, path)
+    painted_rows(opened, [("base", None), *files.items()], path)
     left = [name for name in OBJECTIVES if name not in files]
     missing = f" Not there: {', '.join(left)}." if left else ""
     return f"All objectives on the same captions and noise (seed {SEED}), a row each: {' | '.join(CAPTIONS)}{missing}"
@@ -273,9 +289,12 @@ def main(argv: list[str] | None = None) -> None:
             return
         lines.extend([f"![{name}]({path.name})", "", caption, ""])
 
-    for name, figure in FIGURES.items():
-        draw(name, lambda path, figure=figure: figure(lambda run: Run(args.runs / run), path))
-    draw("objectives", lambda path: objectives(pipe(), args.adapters, path))
+    of = lambda run: Run(args.runs / run)  # noqa: E731
+    figures = {name: partial(figure, of) for name, figure in FIGURES.items()}
+    figures["figure-7-gan-epochs"] = partial(gan_epochs, of, pipe)
+    figures["objectives"] = partial(objectives, pipe, args.adapters)
+    for name in sorted(figures):
+        draw(name, figures[name])
     if left:
         lines += ["Left out:", "", *left, ""]
     (args.out / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,11 +48,16 @@ def test_every_figure_is_drawn_with_its_caption(runs, tiny_adapter, tiny_folder,
     save_file(load_file(tiny_adapter), adapters / "tiny-diffusion.safetensors", metadata=header)
     few = {"objective": "gan", "num_inference_steps": "2", "guidance_scale": "1"}
     save_file(load_file(tiny_adapter), adapters / "tiny-gan.safetensors", metadata={**header, **few})
+    shutil.copytree(runs, tmp_path / "runs")
+    runs = tmp_path / "runs"
+    for folder in ("gan", "gan-paper/epochs/05", "gan-paper/epochs/20"):
+        (runs / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(adapters / "tiny-gan.safetensors", runs / folder)
     out = tmp_path / "figures"
     main(["--runs", str(runs), "--adapters", str(adapters), "--model", str(tiny_folder), "--out", str(out)])
     assert capsys.readouterr().out.strip().endswith("all figures drawn")
     text = (out / "README.md").read_text()
-    for name in (*FIGURES, "objectives"):
+    for name in (*FIGURES, "figure-7-gan-epochs", "objectives"):
         assert Image.open(out / f"{name}.png").size[0] > 100 and f"![{name}]({name}.png)" in text
     assert "6 of 9 of the paper's recipe" in text  # one breaks off, one is unfinished, at each of three validations
     assert "discriminator 0.700" in text and "Not there: clip, temporal, combined." in text
@@ -65,5 +71,6 @@ def test_runs_that_are_not_there_are_named(runs, tmp_path, capsys):
     main(["--runs", str(some), "--adapters", str(tmp_path), "--out", str(tmp_path / "figures")])
     said = capsys.readouterr().out
     assert "figure-2-one-epoch: there is no better/run/validation.jsonl" in said
+    assert "figure-7-gan-epochs: there is no gan-paper: an adapter of epoch 20" in said
     assert "objectives: there is no adapters of at least two objectives" in said
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["README.md"]
