@@ -33,6 +33,7 @@ from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what dr
 
 
 COLUMNS = 4  # frames of the story that a run paints at every validation, a row for each of SHOWN_ALPHAS
+PAINTED = ("figure-2-one-epoch", "figure-3-alpha", "figure-4-epochs", "figure-7-gan-epochs", "objectives")
 PAPER_LOSSES = {"generator": 1.197, "discriminator": 0.686}  # paper, figure 6
 OBJECTIVES = ("diffusion", "gan", "clip", "temporal", "combined")
 CAPTIONS = [
@@ -99,7 +100,7 @@ def rows_of(rows: list[tuple[str, Image.Image]], path: Path) -> None:
         axis.imshow(np.asarray(row))
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    drawing.savefig(path, dpi=110)
+    drawing.savefig(path, dpi=110, pil_kwargs={"quality": 88})
     plt.close(drawing)
 
 
@@ -281,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
         return opened
 
     def draw(name: str, figure: Callable[[Path], str]) -> None:
-        path = args.out / f"{name}.png"
+        path = args.out / f"{name}.{'jpg' if name in PAINTED else 'png'}"
         try:
             caption = figure(path)
         except Missing as missing:
