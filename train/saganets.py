@@ -236,9 +236,9 @@ class Coordinated:
     def fixed_losses(self) -> dict[str, float]:
         """What the objective says of the same `FIXED_BATCHES` batches every time, those that the training would come
         to next after its end: the log's own losses go up and down with each batch's timesteps. Nothing of an
-        objective that trains a network of its own, which would take a step."""
+        objective that trains a network of its own, which would take a step, or whose weights move."""
         objective = None if self.painter is None else self.painter.objective
-        if objective is None or objective.learners or not objective.on_timesteps:
+        if objective is None or objective.learners or not objective.on_timesteps or self.config.balance != "fixed":
             return {}
         found: dict[str, float] = {}
         with torch.no_grad(), self.painter.averaged():

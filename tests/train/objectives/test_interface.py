@@ -119,9 +119,9 @@ def test_the_same_batches_are_watched_at_every_validation(make_coordinated, flag
     assert lines[0]["fixed_loss"] != lines[1]["fixed_loss"]  # the adapter has moved, nothing else
 
 
-@pytest.mark.parametrize("name", ["combined", "gan"])
-def test_what_trains_a_network_of_its_own_is_not_watched(make_coordinated, name):
-    assert make_coordinated(*OBJECTIVES[name]).fixed_losses() == {}
+@pytest.mark.parametrize(("name", "more"), [("combined", []), ("combined", ["--l_adv", "0"]), ("gan", [])])
+def test_what_trains_a_network_of_its_own_or_moves_its_weights_is_not_watched(make_coordinated, name, more):
+    assert make_coordinated(*OBJECTIVES[name], *more).fixed_losses() == {}
 
 
 def test_whole_stories_have_to_divide(make_coordinated):
