@@ -12,7 +12,7 @@ import torch
 
 from train.objectives.clip import CharTerm, ClipTerm
 from train.objectives.discriminator import AdversarialTerm
-from train.objectives.interface import Batch, Found
+from train.objectives.interface import Batch, Found, weighted_sum
 from train.objectives.prediction import OnPrediction
 from train.objectives.temporal import CoherenceTerm
 
@@ -45,10 +45,11 @@ class Combined(OnPrediction):
         weights = {name: self.weights[name] * self.scales.get(name, 0.0) for name in self.terms}
         self.logs |= {f"weight_{name}": weight for name, weight in weights.items()}
         if not self.measured:
-            return sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
-        gradient = sum(weights.get(name, 1.0) * each for name, each in gradients.items())
-        value = sum(weights.get(name, 1.0) * loss.detach() for name, loss in losses.items())
-        along = (self.prediction * gradient).sum()  # its gradient in the prediction is the sum's
+            return weighted_sum(losses, weights)
+        value = weighted_sum(losses, weights).detach()
+        along = (
+            self.prediction * weighted_sum(gradients, weights)
+        ).sum()  # its gradient in the prediction is the sum's
         return value + along - along.detach()
 
     def _gradients(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -146,6 +146,11 @@ class Term:
         raise NotImplementedError
 
 
+def weighted_sum(values: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
+    """What has no weight (L2) counts once."""
+    return sum(weights.get(name, 1.0) * value for name, value in values.items())
+
+
 class Objective:
     """The base of all objectives but plain diffusion.
 
@@ -195,7 +200,7 @@ class Objective:
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum, which is minimised."""
-        return sum(self.weights.get(name, 1.0) * value for name, value in losses.items())
+        return weighted_sum(losses, self.weights)
 
     def log(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the log says of this step: each term, and the terms' own figures."""
