@@ -15,7 +15,6 @@ from train.base import (
     MAX_TOKENS,
     Pictures,
     clip_config,
-    clip_weights,
     main,
     psnr,
     text_encoder_of,
@@ -105,15 +104,7 @@ def test_psnr_by_hand():
     assert psnr(a, a + 0.2) == pytest.approx(20.0, abs=1e-4)  # 10 log10(2^2 / 0.2^2)
 
 
-def test_clips_of_rare_kinds_and_of_many_people_weigh_more():
-    casts = [["short red man"], ["bald man"], ["long black man", "red man"], ["bald man", "topknot red toddler"]]
-    assert clip_weights(casts, rare=0) == [1, 1, 2, 2]
-    assert clip_weights(casts, rare=1) == [1, 1, 2, 2 * 5]
-    assert clip_weights([[], ["bald man"]], rare=1) == [0, 1]  # nobody to learn from
-    assert clip_weights(casts, rare=0.5) == pytest.approx([1, 1, 2, 2 * 5**0.5])
-
-
-@pytest.mark.parametrize("argument", [("--rare", "-1"), ("--timestep_power", "0")])
+@pytest.mark.parametrize("argument", [("--rare", "-1"), ("--rare_told", "-1"), ("--timestep_power", "0")])
 def test_settings_that_draw_nothing_are_refused(argument, release_folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["unet", "--town", str(release_folder), "--gulch", str(release_folder), *argument])

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from train.data.gravel_gulch.script import MAX_WORDS, WORLDS, episode, stranger, words_of_the_show
+from train.data.gravel_gulch.script import MAX_WORDS, WORLDS, episode, stranger, told, words_of_the_show
 from train.data.gravel_gulch.statistics import FLINTSTONES, statistics, statistics_table
 from train.data.gravel_gulch.world import (
     ACTIONS,
@@ -173,6 +173,28 @@ def test_statistics_table_has_both_columns():
     table = statistics_table("gulch", 0, episodes=3, clips=10).splitlines()
     assert "FlintstonesSV" in table[0] and "gulch" in table[0]
     assert len(table) == 1 + len(FLINTSTONES)
+
+
+@pytest.mark.parametrize(
+    "caption, things",
+    [
+        ("Gus is asleep on the beach.", {"sleeping"}),
+        ("Nell is reading a book and looks amazed.", {"reading", "book", "surprised"}),
+        ("Pip carries a fish while Otto waves hello with one hand.", {"holding", "fish", "waving"}),
+        ("A woman in a striped box-like dress.", {"box"}),
+        ("Mabel is unhappy.", {"sad"}),  # not happy
+        ("Nobody is there.", set()),
+    ],
+)
+def test_what_a_caption_tells(caption, things):
+    assert told(caption) == things
+
+
+def test_every_caption_tells_what_its_people_do():
+    for world in WORLDS:
+        for clip in episode(world, 7, 60):
+            done = {actor.action for actor in clip.actors} | {actor.holding for actor in clip.actors if actor.holding}
+            assert told(clip.caption) & done
 
 
 def test_words_of_the_show_hold_cast_and_settings():

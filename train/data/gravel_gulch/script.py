@@ -6,6 +6,7 @@ Characters persist through a scene and come back in later ones, carry things, an
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -122,6 +123,20 @@ _MOODS = {
     "surprised": ("surprised", "shocked", "amazed"),
     "worried": ("worried", "nervous", "scared"),
 }
+# any of an action's words, a mood's or a prop's
+_TOLD = {
+    name: re.compile(rf"\b(?:{'|'.join(sorted({re.escape(word.split(' {')[0]) for word in words}))})\b")
+    for name, words in {
+        **{action: [word for verb in verbs for word in verb] for action, verbs in _VERBS.items()},
+        **_MOODS,
+        **{prop: (prop,) for prop in PROPS},
+    }.items()
+}
+
+
+def told(caption: str) -> set[str]:
+    """Which actions, moods and props a caption of either world tells. "Holding a book" tells of both."""
+    return {name for name, words in _TOLD.items() if words.search(caption)}
 
 
 def words_of_the_show() -> set[str]:
