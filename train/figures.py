@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -161,7 +162,7 @@ def more_epochs(of: Callable[[str], Run], path: Path) -> str:
 
 
 def caption_failures(of: Callable[[str], Run], path: Path) -> str:
-    shares, shown = [], ""
+    shares, shown = [], []
     for name, label in (("paper", "the paper's recipe"), ("better", "ours")):
         texts = sorted((of(name).folder / "run" / "samples").glob("*.txt"))
         if not texts:
@@ -170,10 +171,12 @@ def caption_failures(of: Callable[[str], Run], path: Path) -> str:
         written = [line.removeprefix("-> ") for line in lines if line.startswith("-> ")]
         failed = [line for line in written if line.endswith("(unfinished)") or not is_complete(line)]
         shares.append(f"{len(failed)} of {len(written)} of {label}")
-        shown += f"{label}:\n" + "".join(f"  {line[:100]}\n" for line in (failed or written)[:6])
-    drawing, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
+        shown.append(f"{label}:")
+        for line in (failed or written)[:6]:
+            shown += textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ")
+    drawing, axis = plt.subplots(figsize=(9, 0.15 * len(shown) + 0.2), layout="constrained")
     axis.axis("off")
-    axis.text(0, 1, shown, va="top", family="monospace", fontsize=8)
+    axis.text(0, 1, "\n".join(shown), va="top", family="monospace", fontsize=8)
     drawing.savefig(path, dpi=110)
     plt.close(drawing)
     return f"Figure 5: captions that break off, as drafted at the validations: {' and '.join(shares)}."
