@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 import sagan_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
 from train.baselines.storygan import StoryGAN
+from train.captioner import StoryCaptions
 from train.data.flintstones import FlintstonesRelease
-from train.evaluation.captions import PROMPTING, evaluate_captions
+from train.evaluation.captions import PROMPTING, evaluate_captions, perplexity_figures
 from train.evaluation.painting import (
     NearestFrames,
     Painted,
@@ -48,7 +50,7 @@ from train.evaluation.painting import (
 from train.evaluation.report import (
     as_markdown,
     compare,
-    plot_prompting,
+    plot_captions,
     plot_sweep,
     provenance,
     rounded,
@@ -66,7 +68,8 @@ from train.study import adapters_of
 
 SCHEDULERS = {"dpmsolver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 ARGUMENTS = {"alpha": "lora_alpha", "steps": "num_inference_steps", "guidance": "guidance_scale"}
-SWEEPS = (*ARGUMENTS, "epochs", "data_size", "adapters", "prompting")
+OF_CAPTIONS = ("prompting", "temperature")  # sweeps that paint nothing
+SWEEPS = (*ARGUMENTS, "epochs", "data_size", "adapters", *OF_CAPTIONS)
 BASELINES = {
     "base": "the base without its adapter (alpha 0)",
     "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
@@ -291,10 +294,16 @@ class Instrument:
         """Original captions ask the same of the real frames under every seed."""
         return len(self.args.seeds) if self.args.captions == "generated" else 1
 
-    def captions(self, prompting: str = "all") -> dict[str, object]:
+    @cached_property
+    def perplexities(self) -> dict[str, dict]:
+        """The same however captions are sampled."""
         pipe = self.pipe(self.args.lora)
-        return evaluate_captions(
-            pipe,
+        stories = StoryCaptions(self.release, self.split)
+        return perplexity_figures(pipe.captioner, pipe.captioner_tokenizer, stories, self.args.seeds[0])
+
+    def captions(self, **way: str | float) -> dict[str, object]:
+        sampled = evaluate_captions(
+            self.pipe(self.args.lora),
             self.release,
             self.split,
             self.args.sampled_captions,
@@ -302,8 +311,9 @@ class Instrument:
             self.args.work,
             self.accelerator,
             self.model,
-            prompting,
+            **way,
         )
+        return {**sampled, **self.perplexities}
 
     def head(self, argv: list[str] | None) -> dict[str, object]:
         """What made the report."""
@@ -356,12 +366,15 @@ def sweep_values(name: str, values: list[str]) -> list:
     Raises:
         ValueError: a value is none of the sweep's.
     """
-    if name in ARGUMENTS:
+    if name in ARGUMENTS or name == "temperature":
         kind = int if name == "steps" else float
         try:
-            return [kind(value) for value in values]
+            numbers = [kind(value) for value in values]
         except ValueError:
             raise ValueError(f"--sweep {name} takes numbers, but was given {' '.join(values)}.") from None
+        if name == "temperature" and not all(0 <= number <= 10 for number in numbers):
+            raise ValueError(f"--sweep temperature takes 0 to 10, but was given {' '.join(values)}.")
+        return numbers
     if name == "prompting":
         unknown = [value for value in values if value not in PROMPTING]
         if unknown:
@@ -497,11 +510,12 @@ def main(argv: list[str] | None = None) -> None:
     if main_process:
         args.out.mkdir(parents=True, exist_ok=True)
     report = instrument.head(argv)
-    if args.sweep and args.sweep[0] == "prompting":
-        report["sweep"] = {"name": "prompting", "values": args.sweep[1]}
-        report["captions_of"] = [instrument.captions(prompting) for prompting in args.sweep[1]]
+    if args.sweep and args.sweep[0] in OF_CAPTIONS:
+        way, values = args.sweep
+        report["sweep"] = {"name": way, "values": values}
+        report["captions_of"] = [instrument.captions(**{way: value}) for value in values]
         if main_process:
-            plot_prompting(args.out / f"{name}.png", report["captions_of"])
+            plot_captions(args.out / f"{name}.png", way, report["captions_of"])
     else:
         captions = instrument.captions() if args.sampled_captions and not args.sweep else None
         rows, shown, facts = instrument.evaluate(instrument.swept() if args.sweep else instrument.rows())

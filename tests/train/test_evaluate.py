@@ -167,12 +167,15 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
     places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     main([*common, *places, "--num_stories", "3", "--sweep", "steps", "1", "3", "--name", "steps"])
     main([*common, *places, "--sampled_captions", "6", "--sweep", "prompting", "all", "last", "--name", "put"])
-    steps, put = report_of(tmp_path, "steps"), report_of(tmp_path, "put")
+    main([*common, *places, "--sampled_captions", "6", "--sweep", "temperature", "0", "2", "--name", "warm"])
+    steps, put, warm = (report_of(tmp_path, name) for name in ("steps", "put", "warm"))
+    cold, hot = warm["captions_of"]
+    assert (cold["temperature"], hot["temperature"]) == (0, 2) and cold["sampled"] != hot["sampled"]
     assert steps["split"] == put["split"] == "val" and "captions" not in steps
     assert [row["value"] for row in steps["rows"][1:]] == [1, 3] == steps["sweep"]["values"]
     assert steps["rows"][1]["fjd"] != steps["rows"][2]["fjd"]
     assert [captions["prompting"] for captions in put["captions_of"]] == ["all", "last"]
-    for name in ("steps", "put"):
+    for name in ("steps", "put", "warm"):
         assert Image.open(tmp_path / "out" / f"{name}.png").width > 200
         assert (
             f"![{report_of(tmp_path, name)['sweep']['name']}]({name}.png)" in (tmp_path / "out/README.md").read_text()
@@ -289,6 +292,7 @@ def test_a_judge_of_another_cast_is_refused(show, tmp_path, capsys):
         (["--sweep", "steps"], "--sweep"),
         (["--sweep", "steps", "many"], "numbers"),
         (["--sweep", "prompting", "loudly"], "loudly"),
+        (["--sweep", "temperature", "0.5", "-1"], "0 to 10"),
         (["--sweep", "colour", "1"], "--sweep"),
         (["--sweep", "epochs", "nowhere"], "no run"),
     ],

@@ -64,6 +64,29 @@ def _perplexities(losses: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[s
     return {k: float(np.exp(loss.sum() / tokens.sum())) for k, (loss, tokens) in losses.items()}
 
 
+def perplexity_figures(
+    captioner: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, stories: StoryCaptions, seed: int = 0
+) -> dict[str, dict]:
+    """Perplexity of the real captions by how many are known before them, with 95% intervals; nothing is sampled."""
+    own, same = (token_losses(captioner, tokenizer, stories, same=way) for way in (False, True))
+    rows = weights(len(stories.stories), BOOTSTRAPS, seed)
+    spread = {
+        k: np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
+        for k, (loss, tokens) in own.items()
+    }
+    # the same captions at every k, so that their difficulty drops out of the difference
+    falls = {
+        k: (1 - np.exp(np.percentile((rows @ (after - before)) / (rows @ tokens), [97.5, 2.5]))).tolist()
+        for k, (after, tokens), (before, _) in ((k, same[k], same[str(int(k) - 1)]) for k in list(same)[1:])
+    }
+    return {
+        "perplexity_by_k": _perplexities(own),
+        "perplexity_intervals": spread,
+        "perplexity_of_fourth_by_k": _perplexities(same),
+        "perplexity_of_fourth_falls": falls,
+    }
+
+
 def facts_of(
     example: Example, caption: str, names: Sequence[str], places: Mapping[str, Sequence[str]]
 ) -> dict[str, bool | None]:
@@ -127,14 +150,16 @@ def evaluate_captions(
     accelerator: Accelerator,
     model: str = "",
     prompting: str = "all",
+    temperature: float | None = None,
 ) -> dict[str, object]:
     """Sample captions after prefixes of 0 to 3 captions of a split's stories, in turn, beside the real next ones.
 
     Args:
         prompting (`str`): one of `PROMPTING`.
+        temperature (`float`, *optional*): of the captioner; default: the model's own.
     """
     stories = StoryCaptions(release, split)
-    warmth = pipe.config.default_temperature
+    warmth = pipe.config.default_temperature if temperature is None else temperature
     drawn = torch.randint(len(stories.stories), (count,), generator=torch.Generator().manual_seed(seed)).tolist()
     examples = [stories.example(story, i % (MAX_PREFIX + 1)) for i, story in enumerate(drawn)]
     put = PROMPTING[prompting]
@@ -160,17 +185,6 @@ def evaluate_captions(
     ended = [ended for chunk in chunks for ended in chunk["ended"]]
     real, places = [e.target for e in examples], place_words(release.settings)
     bleu = BLEU(lowercase=True).corpus_score(sampled, [real], n_bootstrap=BOOTSTRAPS)
-    own, same = (token_losses(pipe.captioner, pipe.captioner_tokenizer, stories, same=way) for way in (False, True))
-    rows = weights(len(stories.stories), BOOTSTRAPS, seed)
-    spread = {
-        k: np.exp(np.percentile((rows @ loss) / (rows @ tokens), [2.5, 97.5])).tolist()
-        for k, (loss, tokens) in own.items()
-    }
-    # the same captions at every k, so that their difficulty drops out of the difference
-    falls = {
-        k: (1 - np.exp(np.percentile((rows @ (after - before)) / (rows @ tokens), [97.5, 2.5]))).tolist()
-        for k, (after, tokens), (before, _) in ((k, same[k], same[str(int(k) - 1)]) for k in list(same)[1:])
-    }
     return {
         "split": split,
         "count": count,
@@ -178,10 +192,6 @@ def evaluate_captions(
         "prompting": prompting,
         "temperature": warmth,
         "drafts_that_end_by_themselves": sum(ended) / len(ended),
-        "perplexity_by_k": _perplexities(own),
-        "perplexity_intervals": spread,
-        "perplexity_of_fourth_by_k": _perplexities(same),
-        "perplexity_of_fourth_falls": falls,
         "bleu_4": bleu.score / 100,
         "bleu_4_interval": [(bleu._mean - bleu._ci) / 100, (bleu._mean + bleu._ci) / 100],
         "sampled": caption_figures(examples, sampled, release.cast, places, seed),

@@ -327,20 +327,21 @@ def plot_sweep(path: Path, name: str, rows: Sequence[Mapping[str, object]], real
     plt.close(drawing)
 
 
-def plot_prompting(path: Path, captions: Sequence[Mapping[str, object]]) -> None:
-    """What the captions keep of their prefix, by how it was put."""
+def plot_captions(path: Path, name: str, captions: Sequence[Mapping[str, object]]) -> None:
+    """What the captions keep of their prefix, by how they were made; real ones as a line a figure."""
     shown = ("keeps_a_character", "keeps_a_place", "faithful")
     drawing, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for offset, figure in enumerate(shown):
         x = np.arange(len(captions)) + 0.25 * (offset - 1)
         values = np.array([each["sampled"][figure] for each in captions], dtype=float)
         low, high = np.transpose([each["sampled"]["intervals"][figure] for each in captions])
-        axis.bar(x, values, 0.22, label=figure.replace("_", " "))
+        bars = axis.bar(x, values, 0.22, label=figure.replace("_", " "))
+        axis.axhline(captions[0]["real"][figure], color=bars[0].get_facecolor(), linestyle=":")
         axis.errorbar(
             x, values, [np.maximum(values - low, 0), np.maximum(high - values, 0)], fmt="none", color="black"
         )
-    axis.set(ylim=(0, 1), ylabel="share of captions")
-    axis.set_xticks(range(len(captions)), [each["prompting"] for each in captions])
+    axis.set(ylim=(0, 1), xlabel=name, ylabel="share of captions (dotted: real ones)")
+    axis.set_xticks(range(len(captions)), [str(each[name]) for each in captions])
     axis.legend()
     write_whole(path, lambda aside: drawing.savefig(aside, dpi=110, format="png"))
     plt.close(drawing)
