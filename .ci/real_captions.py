@@ -22,7 +22,7 @@ from train.base import captioner_config, train_tokenizers
 from train.captioner import MAX_PREFIX, StoryCaptions
 from train.data.annotations import ANNOTATIONS, SPLIT
 from train.data.flintstones import FlintstonesRelease
-from train.evaluation.captions import perplexity_by_k
+from train.evaluation.captions import perplexity_figures
 from train.metrics.captions import distinct, is_complete, share
 from train.saganets import main as train
 
@@ -88,7 +88,7 @@ def main(data: Path, out: Path) -> None:
         "vocabulary": len(tokenizer),
         "best_validation": min(validations, key=lambda line: line["captioner_loss"]),
         "last_validation": validations[-1],
-        "perplexity_by_k": perplexity_by_k(captioner, tokenizer, stories),
+        **perplexity_figures(captioner, tokenizer, stories),
         "sampled": SAMPLED,
         "drafts_that_end_by_themselves": share(drafts)[0],
         "complete": share([is_complete(caption) for caption in written])[0],
