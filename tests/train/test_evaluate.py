@@ -175,6 +175,7 @@ def test_a_sweep_uses_the_validation_split(common, tmp_path):
     assert [row["value"] for row in steps["rows"][1:]] == [1, 3] == steps["sweep"]["values"]
     assert steps["rows"][1]["fjd"] != steps["rows"][2]["fjd"]
     assert [captions["prompting"] for captions in put["captions_of"]] == ["all", "last"]
+    assert "|  | temperature 0.0 | temperature 2.0 | real |" in (tmp_path / "out/README.md").read_text()
     for name in ("steps", "put", "warm"):
         assert Image.open(tmp_path / "out" / f"{name}.png").width > 200
         assert (

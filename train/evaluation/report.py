@@ -149,10 +149,8 @@ def as_markdown(name: str, report: Mapping[str, object]) -> str:
         lines += ["", *(f"- **{row['name']}**: {row['words']}" for row in rows if row.get("words"))]
     if sweep := report.get("sweep"):
         lines += ["", f"![{sweep['name']}]({name}.png)"]
-    for captions in report.get("captions_of", []):
-        lines += ["", *caption_lines(captions)]
-    if captions := report.get("captions"):
-        lines += ["", *caption_lines(captions)]
+    if captions := report.get("captions_of") or [each for each in [report.get("captions")] if each]:
+        lines += ["", *caption_lines(captions, sweep["name"] if sweep else None)]
     if page := report.get("page"):
         lines += ["", f"Pictures behind these figures, worst frames first: [{page}]({page})."]
     return "\n".join(lines) + "\n"
@@ -182,35 +180,56 @@ def sentence(report: Mapping[str, object]) -> str:
     )
 
 
-def caption_lines(captions: Mapping[str, object]) -> list[str]:
-    """The table of sampled captions beside the real ones."""
+def caption_lines(captions: Sequence[Mapping[str, object]], swept: str | None = None) -> list[str]:
+    """The table of sampled captions beside the real ones, a column for each way in which they were sampled.
 
-    def one(side: str, figure: str) -> str:
-        low, high = captions[side]["intervals"].get(figure, (None, None))
-        text = percent(captions[side][figure])
+    Args:
+        swept (`str`, *optional*): in what the ways differ.
+    """
+    first = captions[0]
+    ways = [f"{swept} {each[swept]}" if swept else "sampled" for each in captions]
+    settings = {
+        "prompting": f"prefix put: {first['prompting']}",
+        "temperature": f"temperature {first['temperature']:g}",
+        "seed": f"seed {first['seed']}",
+    }
+    settings.pop(swept, None)
+
+    def one(figures: Mapping[str, object], name: str) -> str:
+        low, high = figures["intervals"].get(name, (None, None))
+        text = percent(figures[name])
         return text if low is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
-    low, high = captions["bleu_4_interval"]
-    by_k = captions["perplexity_by_k"].items()
-    spread = captions["perplexity_intervals"]
+    def row(words: str, cells: Sequence[str], real: str = "") -> str:
+        return f"| {' | '.join([words, *cells, real])} |"
+
+    bleu = [
+        f"{percent(each['bleu_4'])} ({' to '.join(f'{100 * x:.1f}' for x in each['bleu_4_interval'])})"
+        for each in captions
+    ]
+    spread = first["perplexity_intervals"]
     return [
-        f"{captions['count']} captions sampled after 0 to 3 captions of stories of the {captions['split']} split "
-        f"(prefix put: {captions['prompting']}; temperature {captions['temperature']:g}; seed {captions['seed']}):",
+        f"{first['count']} captions sampled after 0 to 3 captions of stories of the {first['split']} split "
+        f"({'; '.join(settings.values())}):",
         "",
-        "| | sampled | real |",
-        "|---|---|---|",
-        *(f"| {words} | {one('sampled', f)} | {one('real', f)} |" for f, words in CAPTION_FIGURES.items()),
-        "",
-        f"BLEU-4 of the sampled captions against the real ones: {percent(captions['bleu_4'])} ({100 * low:.1f} to "
-        f"{100 * high:.1f}).",
+        row("", ways, "real"),
+        "|---" * (len(captions) + 2) + "|",
+        *(
+            row(words, [one(each["sampled"], name) for each in captions], one(first["real"], name))
+            for name, words in CAPTION_FIGURES.items()
+        ),
+        row("BLEU-4 against the real ones", bleu),
+        row(
+            "first drafts that end by themselves, as a sentence (else it samples again)",
+            [percent(each["drafts_that_end_by_themselves"]) for each in captions],
+        ),
         "",
         "Perplexity of the real next caption after k captions, per token: "
-        + ", ".join(f"{v:.2f} ({spread[k][0]:.2f} to {spread[k][1]:.2f}; k = {k})" for k, v in by_k)
+        + ", ".join(
+            f"{v:.2f} ({spread[k][0]:.2f} to {spread[k][1]:.2f}; k = {k})" for k, v in first["perplexity_by_k"].items()
+        )
         + "."
-        + _of_fourth(captions),
-        "",
-        f"Of the first drafts {percent(captions['drafts_that_end_by_themselves'])} end by themselves and as a "
-        "sentence; where one does not, the captioner samples again.",
+        + _of_fourth(first),
     ]
 
 
