@@ -39,12 +39,14 @@ from train.evaluation.painting import (
     NearestFrames,
     Painted,
     Painter,
+    at_size_of,
     continuation_painter,
     fingerprint,
     generated_captions,
     key_of,
     paint_row,
     pipeline_painter,
+    reconstructing_painter,
     shuffled,
 )
 from train.evaluation.report import (
@@ -75,6 +77,7 @@ BASELINES = {
     "paper": "the adapter of --paper_lora: LoRA per frame by the paper's recipe",
     "storygan": "the StoryGAN-style model of --storygan: recurrent context, image and story discriminators, 64 px",
     "continuation": "StoryDALL-E's setting: the first real frame is given, and later ones start as it, under noise",
+    "reconstructed": "the real frames through the model's autoencoder and back: the most that its painter can reach",
     "nearest": "for each caption the real training frame whose caption is the most alike (TF-IDF): the looks' ceiling",
     "shuffled": "the model's own frames under other stories' captions: what pictures get that do not follow the text",
 }
@@ -91,6 +94,7 @@ class Row:
     words: str
     pictures: Callable[[TestStories, int], Callable[[int], np.ndarray]]
     facts: dict[str, object]
+    copies: bool = False  # its frames are meant to be the real ones, pixel by pixel
 
 
 class Instrument:
@@ -226,6 +230,8 @@ class Instrument:
             elif name == "continuation":
                 painted = self.painted(name, args.lora, continuation_painter, lora_alpha=args.alpha)
                 rows.append(Row(name, words, painted, own))
+            elif name == "reconstructed":
+                rows.append(Row(name, words, self.painted(name, args.lora, reconstructing_painter), {}, copies=True))
             elif name == "nearest":
                 rows.append(Row(name, words, lambda stories, seed: NearestFrames(stories), {}))
             elif name == "shuffled":
@@ -250,8 +256,11 @@ class Instrument:
                 rows.append(Row(title, "", pictures, {"value": x, "lora": path.name}))
         return rows
 
-    def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray]) -> Seen:
-        return look(self.judge, stories, pictures, self.scorer, self.inception)
+    def look(self, stories: TestStories, pictures: Callable[[int], np.ndarray], copies: bool = False) -> Seen:
+        def originals(story: int) -> np.ndarray:
+            return np.stack([np.asarray(p) for p in at_size_of(self.pipe(self.args.lora), stories.real(story))])
+
+        return look(self.judge, stories, pictures, self.scorer, self.inception, originals if copies else None)
 
     def evaluate(self, rows: list[Row]) -> tuple[list[dict], list[tuple[str, Callable, Seen]], dict[str, object]]:
         """Paint and score every row.
@@ -276,7 +285,7 @@ class Instrument:
         found: list[dict] = [{"name": "real", "words": "the real frames of the same stories", **real}]
         shown = []
         for row in rows:
-            seen = [self.look(self.stories_of(seed), painted[row.name][seed]) for seed in seeds]
+            seen = [self.look(self.stories_of(seed), painted[row.name][seed], row.copies) for seed in seeds]
             figures = figures_of_row(seen, halves, classes, seeds[0])
             figures["fjd_to_floor"] = figures["fjd"] / real["fjd"] if real["fjd"] else None
             times = [p.seconds_a_frame for p in painted[row.name].values() if isinstance(p, Painted)]

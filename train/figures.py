@@ -16,7 +16,7 @@ import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib
@@ -276,6 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     lines, left = ["# Figures", "", "Drawn by `python -m train.figures` from saved runs.", ""], []
 
+    @cache
     def pipe() -> SAGANetsPipeline:
         if args.model == "embedded":
             opened = SAGANetsPipeline.from_embedded(fastest_dtype())

@@ -26,7 +26,7 @@ from train.saganets import OVER
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("kitchen", "yard")
-BASELINES = ("base", "paper", "storygan", "nearest", "shuffled")
+BASELINES = ("base", "paper", "storygan", "reconstructed", "nearest", "shuffled")
 TOP = ("char_f1_micro", "frame_acc", "bg_acc", "fjd", "fjd_floor", "captions_complete", "judge_ceiling", "num_stories")
 
 
@@ -97,6 +97,9 @@ def test_the_report_says_what_was_measured_and_how(evaluated):
     assert len(model["per_seed"]) == 2 and model["per_seed"][0]["fjd"] != model["per_seed"][1]["fjd"]
     assert model["seconds_a_frame"] > 0
     assert base["fjd"] != model["fjd"] == paper["fjd"]  # the adapter that was given is the model's own
+    (copied,) = [row for row in report["rows"] if "psnr" in row]
+    low, high = copied["intervals"]["psnr"]
+    assert copied["name"] == "reconstructed" and 5 < low <= copied["psnr"] <= high < 40  # tiny, untrained
     assert report["captions"]["count"] == 8 and report["captions_complete"] == 1
 
 
@@ -107,7 +110,7 @@ def test_tables_and_pictures_are_whole(evaluated):
         assert f"\n| {row} |" in text
     assert "| distinct-2 |" in text and "tiny.html" in text
     page = (root / "out" / "tiny.html").read_text()
-    assert page.count("<section>") == 5 and page.count("data:image/jpeg;base64,") == 5 * 7  # real and every row
+    assert page.count("<section>") == 5 and page.count("data:image/jpeg;base64,") == 5 * (2 + len(BASELINES))
     assert "http" not in page and 'src="data:' in page
     assert sorted(path.name for path in (root / "out").iterdir()) == ["README.md", "tiny.html", "tiny.json"]
 

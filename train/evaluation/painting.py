@@ -123,21 +123,48 @@ def story_generator(seed: int, story: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def at_size_of(pipe: SAGANetsPipeline, pictures: Sequence[np.ndarray]) -> list[Image.Image]:
+    """Pictures, uint8 (H, W, 3) each, at the size that the pipeline paints."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return [Image.fromarray(p).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for p in pictures]
+
+
+@torch.no_grad()
+def encoded(pipe: SAGANetsPipeline, pictures: list[Image.Image]) -> torch.Tensor:
+    """Clean latents of pictures of the pipeline's size: float32 [N, C, h, w], scaled as the UNet takes them."""
+    out = pipe.vae.encode(pipe.image_processor.preprocess(pictures).to(pipe.vae.device, pipe.vae.dtype))
+    latents = out.latent if hasattr(out, "latent") else out.latent_dist.mode()
+    return latents.float() * pipe.vae.config.scaling_factor
+
+
 def pipeline_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: int, **arguments: object) -> Painter:
     """Paints with the pipeline; in a continuation it is given the first real frame of each story."""
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
 
     def paint(indices: list[int]) -> list[np.ndarray]:
         told = []
         for i in indices:
             images: list[Image.Image | None] = [None] * stories.num_frames
             if 0 not in stories.scored:
-                first = Image.fromarray(stories.real(i)[0])
-                images[0] = first.resize((side, side), Image.Resampling.BICUBIC)
+                images[:1] = at_size_of(pipe, stories.real(i)[:1])
             told.append(Story.from_captions(stories.captions[i], images))
         generators = [story_generator(seed, i) for i in indices]
         out = pipe(told, num_frames=stories.num_frames, generator=generators, **arguments)
         return [np.stack([np.asarray(f.image.convert("RGB")) for f in s.frames]) for s in out.stories]
+
+    return paint
+
+
+def reconstructing_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: int) -> Painter:
+    """Paints nothing: the real frames, encoded by the pipeline's autoencoder and decoded again."""
+
+    @torch.no_grad()
+    def paint(indices: list[int]) -> list[np.ndarray]:
+        told = []
+        for i in indices:
+            latents = encoded(pipe, at_size_of(pipe, stories.real(i))) / pipe.vae.config.scaling_factor
+            pictures = pipe.vae.decode(latents.to(pipe.vae.dtype), return_dict=False)[0].float()
+            told.append(np.stack([np.asarray(p) for p in pipe.image_processor.postprocess(pictures)]))
+        return told
 
     return paint
 
@@ -150,21 +177,13 @@ def continuation_painter(
     Training-free: for the first `share` of the denoising steps every later frame is the source under its own noise,
     as in SDEdit, and only then goes its own way.
     """
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-
-    def source(story: int) -> torch.Tensor:
-        first = Image.fromarray(stories.real(story)[0]).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-        x = torch.from_numpy(np.asarray(first).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-        with torch.no_grad():
-            out = pipe.vae.encode(x.to(pipe.vae.device, pipe.vae.dtype))
-        latent = out.latent if hasattr(out, "latent") else out.latent_dist.mode()
-        return latent.float() * pipe.vae.config.scaling_factor  # [1, C, h, w]
 
     def paint(indices: list[int]) -> list[np.ndarray]:
         told = []
         for i in indices:
             generator = story_generator(seed, i)
-            clean, own = source(i), torch.Generator().manual_seed(generator.initial_seed() ^ 1)
+            clean = encoded(pipe, at_size_of(pipe, stories.real(i)[:1]))
+            own = torch.Generator().manual_seed(generator.initial_seed() ^ 1)
             scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
             steps = arguments.get("num_inference_steps") or pipe.config.default_num_inference_steps
             scheduler.set_timesteps(steps)

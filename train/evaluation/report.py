@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from train.adapter import git_commit
+from train.evaluation.goals import goals_table
 from train.evaluation.scoring import Seen
 from train.evaluation.stories import TestStories
 
@@ -47,6 +48,7 @@ FIGURES: dict[str, tuple[str, bool, bool | None]] = {
     "clip_i": ("CLIP-I", False, True),
     "consistency": ("consistency", False, True),
     "neighbour_distance": ("neighbour distance", False, None),
+    "psnr": ("PSNR, dB", False, True),
 }
 CAPTION_FIGURES = {
     "complete": "complete sentences",
@@ -149,7 +151,7 @@ def as_markdown(name: str, report: Mapping[str, object]) -> str:
         lines += ["", *(f"- **{row['name']}**: {row['words']}" for row in rows if row.get("words"))]
     if sweep := report.get("sweep"):
         lines += ["", f"![{sweep['name']}]({name}.png)"]
-    if captions := report.get("captions_of") or [each for each in [report.get("captions")] if each]:
+    if captions := report.get("captions_of", [report["captions"]] if "captions" in report else []):
         lines += ["", *caption_lines(captions, sweep["name"] if sweep else None)]
     if page := report.get("page"):
         lines += ["", f"Pictures behind these figures, worst frames first: [{page}]({page})."]
@@ -252,6 +254,8 @@ def write_readme(out: Path) -> None:
         report = json.loads(path.read_text(encoding="utf-8"))
         if "protocol" in report:
             sections.append(as_markdown(path.stem, report))
+        if path.stem == "embedded" and report.get("rows"):
+            sections.insert(1, goals_table(report, out / "unseen.md"))
     write_whole(out / "README.md", lambda aside: aside.write_text("\n".join(sections), encoding="utf-8"))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from train.evaluation.stories import TestStories, reduced
 from train.metrics.clip import Scorer
@@ -60,16 +61,18 @@ def look(
     pictures: Callable[[int], np.ndarray],
     scorer: Scorer | None = None,
     inception: Features | None = None,
+    originals: Callable[[int], np.ndarray] | None = None,
 ) -> Seen:
     """Show every story's frames to the judge and the scorers.
 
     Args:
         pictures: a story's number to its frames, uint8 (frames, H, W, 3).
+        originals: what the frames are meant to be, pixel by pixel, of the same size.
     """
     if not judge.settings:  # nobody to say where
         stories = replace(stories, settings=[[""] * stories.num_frames for _ in stories.ids])
     found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("who", "where", "features", "alike", "clip", "near", "deep")
+        name: [] for name in ("who", "where", "features", "alike", "clip", "near", "deep", "true")
     }
     frames = stories.num_frames
     for first in range(0, len(stories), STORIES_AT_ONCE):
@@ -90,6 +93,9 @@ def look(
                 ]
             )
         )
+        if originals is not None:
+            wanted = np.concatenate([reduced(originals(i), stories.resolution) for i in rows])
+            found["true"].append(decibels(shown, wanted).reshape(len(rows), frames)[:, stories.scored])
         if scorer is not None:
             images = scorer.pictures(shown).reshape(len(rows), frames, -1)
             texts = scorer.captions([c for i in rows for c in stories.captions[i]]).reshape(images.shape)
@@ -110,7 +116,16 @@ def look(
     if scorer is not None:
         for i, name in enumerate(("clip_t", "clip_t_frames", "clip_i", "clip_i_pairs")):
             stats[name] = whole["clip"][:, i]
+    if originals is not None:
+        stats["psnr"] = whole["true"].sum(axis=1)
+        stats["psnr_frames"] = np.full(len(stories), len(stories.scored))
     return Seen(whole["who"], whole["where"], whole["features"], stats, whole.get("deep"))
+
+
+def decibels(pictures: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of each picture, uint8 (N, H, W, 3), to its original: (N,) in dB."""
+    both = (torch.from_numpy(each).float() for each in (pictures, originals))
+    return peak_signal_noise_ratio(*both, data_range=255.0, dim=(1, 2, 3), reduction="none").numpy()
 
 
 def _names(where: torch.Tensor, settings: Sequence[str]) -> np.ndarray:
@@ -200,6 +215,8 @@ def figures_of(sums: Stats, classes: Sequence[str]) -> dict[str, np.ndarray]:
         "neighbour_distance": ratio(sums["apart"], sums["apart_pairs"]),
         **{f"char_f1 {name}": each[..., i] for i, name in enumerate(classes)},
     }
+    if "psnr" in sums:
+        found["psnr"] = ratio(sums["psnr"], sums["psnr_frames"])
     if "clip_t" in sums:
         found["clip_t"] = ratio(sums["clip_t"], sums["clip_t_frames"])
         found["clip_i"] = ratio(sums["clip_i"], sums["clip_i_pairs"])

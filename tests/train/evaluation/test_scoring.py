@@ -14,6 +14,7 @@ from train.evaluation.scoring import (
     Halves,
     Whole,
     alike,
+    decibels,
     figures_of,
     figures_of_row,
     look,
@@ -163,6 +164,12 @@ def test_neighbours_by_hand():
         2,
     )
     assert neighbour_sums(pictures, alone, ["yard", "yard", "", "cave", "cave"], [2, 3]) == (0, 0)
+
+
+def test_decibels_by_hand():
+    originals = np.full((2, 4, 4, 3), 100, dtype=np.uint8)
+    pictures = originals + np.array([10, 20], dtype=np.uint8)[:, None, None, None]
+    assert decibels(pictures, originals) == pytest.approx(20 * np.log10([255 / 10, 255 / 20]), rel=1e-5)
 
 
 def test_alike_by_hand():
