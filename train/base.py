@@ -26,6 +26,7 @@ from diffusers import AutoencoderDC, DDPMScheduler, DPMSolverMultistepScheduler,
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torchmetrics.functional.image import peak_signal_noise_ratio
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -195,7 +196,7 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of two tensors in [-1, 1]."""
-    return float(10 * torch.log10(4 / torch.nn.functional.mse_loss(a, b)))
+    return float(peak_signal_noise_ratio(a, b, data_range=2.0))
 
 
 def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sagan_pipeline import SAGANetsPipeline
 from sagan_pipeline.captioner import next_captions
 from sagan_pipeline.story import Story
+from train.data.cache import encode
 from train.evaluation.stories import TestStories
 
 
@@ -130,11 +131,10 @@ def at_size_of(pipe: SAGANetsPipeline, pictures: Sequence[np.ndarray]) -> list[I
 
 
 @torch.no_grad()
-def encoded(pipe: SAGANetsPipeline, pictures: list[Image.Image]) -> torch.Tensor:
-    """Clean latents of pictures of the pipeline's size: float32 [N, C, h, w], scaled as the UNet takes them."""
-    out = pipe.vae.encode(pipe.image_processor.preprocess(pictures).to(pipe.vae.device, pipe.vae.dtype))
-    latents = out.latent if hasattr(out, "latent") else out.latent_dist.mode()
-    return latents.float() * pipe.vae.config.scaling_factor
+def encoded(pipe: SAGANetsPipeline, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    """Latents of pictures, uint8 (H, W, 3) each: [N, C, h, w] in the autoencoder's dtype, not yet scaled."""
+    pixels = pipe.image_processor.preprocess(at_size_of(pipe, pictures))
+    return encode(pipe.vae, pixels.to(pipe.vae.device, pipe.vae.dtype))
 
 
 def pipeline_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: int, **arguments: object) -> Painter:
@@ -145,7 +145,7 @@ def pipeline_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: int, **
         for i in indices:
             images: list[Image.Image | None] = [None] * stories.num_frames
             if 0 not in stories.scored:
-                images[:1] = at_size_of(pipe, stories.real(i)[:1])
+                images[0] = at_size_of(pipe, stories.real(i)[:1])[0]
             told.append(Story.from_captions(stories.captions[i], images))
         generators = [story_generator(seed, i) for i in indices]
         out = pipe(told, num_frames=stories.num_frames, generator=generators, **arguments)
@@ -161,8 +161,7 @@ def reconstructing_painter(pipe: SAGANetsPipeline, stories: TestStories, seed: i
     def paint(indices: list[int]) -> list[np.ndarray]:
         told = []
         for i in indices:
-            latents = encoded(pipe, at_size_of(pipe, stories.real(i))) / pipe.vae.config.scaling_factor
-            pictures = pipe.vae.decode(latents.to(pipe.vae.dtype), return_dict=False)[0].float()
+            pictures = pipe.vae.decode(encoded(pipe, stories.real(i)), return_dict=False)[0].float()
             told.append(np.stack([np.asarray(p) for p in pipe.image_processor.postprocess(pictures)]))
         return told
 
@@ -182,7 +181,7 @@ def continuation_painter(
         told = []
         for i in indices:
             generator = story_generator(seed, i)
-            clean = encoded(pipe, at_size_of(pipe, stories.real(i)[:1]))
+            clean = encoded(pipe, stories.real(i)[:1]).float() * pipe.vae.config.scaling_factor
             own = torch.Generator().manual_seed(generator.initial_seed() ^ 1)
             scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
             steps = arguments.get("num_inference_steps") or pipe.config.default_num_inference_steps
