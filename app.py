@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+    from sagan_pipeline.loading import EMBEDDED_ADAPTER
     from studio import build_demo, in_painter, look
 
     def load() -> SAGANetsPipeline:
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             pipe.load_adapter(args.lora)
         return pipe
 
-    own = "gravel-gulch-diffusion" if args.model == EMBEDDED else "own"
+    own = EMBEDDED_ADAPTER.stem if args.model == EMBEDDED else "own"
     if args.lora is not None:
         own = Path(args.lora).stem
     demo = build_demo(in_painter(load), own=own)

@@ -18,8 +18,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
-from benchmarks.story import ADAPTER, SEED, STOCK_STEPS, decode, stock_latents, stock_pipeline
+from benchmarks.story import SEED, STOCK_STEPS, decode, stock_latents, stock_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+from sagan_pipeline.loading import EMBEDDED_ADAPTER
 from train.data.flintstones import FlintstonesRelease
 from train.evaluation.single import micro_f1_interval, paint
 from train.metrics.characters import character_scores
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="release of the show, in FlintstonesSV's layout")
     parser.add_argument("--judge", type=Path, required=True, help="folder of a judge: python -m train.metrics.judge")
-    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="LoRA file for the stock side")
+    parser.add_argument("--adapter", type=Path, default=EMBEDDED_ADAPTER, help="LoRA file for the stock side")
     parser.add_argument("--captions", type=int, default=100, help="captions of test episodes, one frame each")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
     args = parser.parse_args(argv)

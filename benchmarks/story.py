@@ -27,6 +27,7 @@ from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+from sagan_pipeline.loading import EMBEDDED_ADAPTER
 
 
 CAPTIONS = [
@@ -35,7 +36,6 @@ CAPTIONS = [
     "Gus is driving in the car. He is happy.",
     "Gus and Otto are sitting in the bowling alley.",
 ]
-ADAPTER = Path(__file__).parents[1] / "lora_weights" / "gravel-gulch-diffusion.safetensors"
 STOCK_STEPS = 50
 STOCK_GUIDANCE = 7.5
 PLAIN_STEPS = 20  # what a few-step adapter is held against, beside the model's own default
@@ -288,7 +288,7 @@ def as_text(figures: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the medians count (default: 5)")
-    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="LoRA file for the stock side")
+    parser.add_argument("--adapter", type=Path, default=EMBEDDED_ADAPTER, help="LoRA file for the stock side")
     parser.add_argument("--few_step", type=Path, default=None, help="adapter for few steps, for a row of its own")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file as well")
     args = parser.parse_args(argv)

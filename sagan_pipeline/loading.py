@@ -44,6 +44,10 @@ OF_ALL_PARTS = (
 )
 
 
+EMBEDDED = Path(__file__).resolve().parent / "embedded"
+EMBEDDED_ADAPTER = EMBEDDED.parents[1] / "lora_weights" / "gravel-gulch-diffusion.safetensors"
+
+
 class SAGANetsLoaderMixin:
     """The part of `SAGANetsPipeline` that loads and saves."""
 
@@ -58,13 +62,11 @@ class SAGANetsLoaderMixin:
         Raises:
             ValueError: its files are not where the repository has them.
         """
-        here = Path(__file__).resolve().parent
-        folder, adapter = here / "embedded", here.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors"
-        if not (folder / "model_index.json").is_file():
-            raise ValueError(f"the embedded model is not in {folder}; use a checkout of the whole repository.")
+        if not (EMBEDDED / "model_index.json").is_file():
+            raise ValueError(f"the embedded model is not in {EMBEDDED}; use a checkout of the whole repository.")
         dtypes = {"default": dtype, "captioner": torch.float32}
-        pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **kwargs)
-        pipe.load_adapter(adapter)
+        pipe = cls.from_pretrained(EMBEDDED, dtype=dtypes, local_files_only=True, **kwargs)
+        pipe.load_adapter(EMBEDDED_ADAPTER)
         return pipe
 
     @classmethod

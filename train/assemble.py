@@ -1,6 +1,7 @@
 """Put a trained base, captioner and adapter together as the embedded model that the project ships.
 
-    python -m train.assemble --base runs/base/model --tuned runs/saganets --town data/town --gulch data/gulch
+    python -m train.assemble --base runs/base/model --tuned runs/saganets --captioner runs/captions/captioner \\
+        --town data/town --gulch data/gulch
 
 Writes `sagan_pipeline/embedded/` (fp16 safetensors, diffusers' layout) and the adapter into `lora_weights/`.
 """
@@ -19,6 +20,7 @@ from diffusers import AutoencoderDC, DiffusionPipeline, DPMSolverMultistepSchedu
 from transformers import CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline import SAGANetsPipeline
+from sagan_pipeline.loading import EMBEDDED_ADAPTER
 from sagan_pipeline.lora import Adapter
 from train.data.flintstones import FlintstonesRelease
 
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--town", type=Path, required=True, help="release that the base was trained on")
     parser.add_argument("--gulch", type=Path, required=True, help="release that the adapter was trained on")
-    parser.add_argument("--name", default="gravel-gulch-diffusion", help="of the adapter")
+    parser.add_argument("--name", default=EMBEDDED_ADAPTER.stem, help="of the adapter")
     parser.add_argument("--num_inference_steps", type=int, default=12, help="the model's default; choose by a sweep")
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="the model's default; choose by a sweep")
     parser.add_argument("--lora_alpha", type=float, default=None, help="the adapter's default; none: as trained")

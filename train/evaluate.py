@@ -29,8 +29,8 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-import sagan_pipeline
 from sagan_pipeline import SAGANetsPipeline, fastest_dtype
+from sagan_pipeline.loading import EMBEDDED, EMBEDDED_ADAPTER
 from train.baselines.storygan import StoryGAN
 from train.captioner import StoryCaptions
 from train.data.flintstones import FlintstonesRelease
@@ -81,8 +81,6 @@ BASELINES = {
     "nearest": "for each caption the real training frame whose caption is the most alike (TF-IDF): the looks' ceiling",
     "shuffled": "the model's own frames under other stories' captions: what pictures get that do not follow the text",
 }
-PACKAGE = Path(sagan_pipeline.__file__).parent
-EMBEDDED = (PACKAGE / "embedded", PACKAGE.parent / "lora_weights" / "gravel-gulch-diffusion.safetensors")
 KEYS = ("char_f1_micro", "char_f1_macro", "frame_acc", "frame_acc_2_and_3", "bg_acc", "fjd", "fid", "clip_t", "clip_i")
 
 
@@ -121,7 +119,7 @@ class Instrument:
             )
         self.scorer = Scorer.load(args.scorer) if args.scorer else None
         if args.model == "embedded":
-            self.model = fingerprint(*EMBEDDED)
+            self.model = fingerprint(EMBEDDED)
         else:
             self.model = fingerprint(Path(args.model)) if Path(args.model).is_dir() else args.model
         self.opened: tuple[Path | None, SAGANetsPipeline] | None = None
@@ -169,10 +167,15 @@ class Instrument:
             self.told[seed] = self.stories.with_captions(told)
         return self.told[seed]
 
+    def adapter(self, lora: Path | None) -> Path | None:
+        """The adapter file that is painted with; none for a model of its own folder, which has it inside."""
+        return EMBEDDED_ADAPTER if lora is None and self.args.model == "embedded" else lora
+
     def _facts(self, lora: Path | None) -> dict[str, object]:
+        adapter = self.adapter(lora)
         return {
             "model": self.model,
-            "lora": fingerprint(lora) if lora else None,
+            "lora": fingerprint(adapter) if adapter else None,
             "scheduler": self.args.scheduler,
             "dtype": str(fastest_dtype()) if self.args.model == "embedded" else str(self.accelerator.device.type),
         }
@@ -231,7 +234,8 @@ class Instrument:
                 painted = self.painted(name, args.lora, continuation_painter, lora_alpha=args.alpha)
                 rows.append(Row(name, words, painted, own))
             elif name == "reconstructed":
-                rows.append(Row(name, words, self.painted(name, args.lora, reconstructing_painter), {}, copies=True))
+                again = self.painted(name, args.lora, reconstructing_painter)  # the same under every seed
+                rows.append(Row(name, words, lambda stories, seed: again(stories, args.seeds[0]), {}, copies=True))
             elif name == "nearest":
                 rows.append(Row(name, words, lambda stories, seed: NearestFrames(stories), {}))
             elif name == "shuffled":
@@ -327,7 +331,7 @@ class Instrument:
     def head(self, argv: list[str] | None) -> dict[str, object]:
         """What made the report."""
         args = self.args
-        pipe = self.pipe(args.lora)
+        pipe, adapter = self.pipe(args.lora), self.adapter(args.lora)
         defaults = ("default_num_inference_steps", "default_guidance_scale", "default_temperature")
         few = args.num_stories if args.num_stories and args.num_stories > len(self.stories) else None
         return {
@@ -349,7 +353,8 @@ class Instrument:
             "model": {
                 "name": Path(args.model).name,
                 "weights": self.model,
-                "lora": args.lora.name if args.lora else None,
+                "lora": adapter.name if adapter else None,
+                "lora_weights": fingerprint(adapter) if adapter else None,
                 "lora_alpha": pipe.default_lora_alpha if args.alpha is None else args.alpha,
                 "scheduler": type(pipe.scheduler).__name__,
                 **{name: pipe.config.get(name) for name in defaults},

@@ -60,13 +60,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def write_model(args: argparse.Namespace) -> None:
+    from sagan_pipeline.loading import EMBEDDED_ADAPTER
+
     from .card import model_card
     from .model import check_opens, copy_licence, open_written, paint_gallery, write_reference, write_whole
 
     embedded = args.base is None and args.model == "embedded"
     loras, evaluation, gallery = args.lora or [], args.evaluation, None
     if embedded:
-        loras = loras or sorted((ROOT / "lora_weights").glob("*.safetensors"), key=lambda p: "diffusion" not in p.name)
+        loras = loras or sorted((ROOT / "lora_weights").glob("*.safetensors"), key=lambda p: p != EMBEDDED_ADAPTER)
         evaluation = evaluation or ROOT / "evaluation" / "embedded.json"
     if args.base is None:
         pipe, adapters = write_whole(args.out, args.model, loras)
