@@ -1,13 +1,14 @@
 """Every stage of the base at its real size, for a step or two, on a handful of random pictures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS
@@ -23,6 +24,7 @@ from train.base import (
 )
 from train.data.flintstones import FlintstonesRelease
 from train.similarity import ClipSimilarity
+from train.velocity import main as velocity
 
 
 CAPTIONS = ["Gus is in the kitchen. He is talking.", "Mabel is in the yard. She is waving at Gus."]
@@ -202,3 +204,31 @@ def test_a_stage_goes_on_from_a_model(base, tmp_path):
     main(["export", *command])
     (before,), (after,) = ((folder / "vae").glob("*.safetensors") for folder in (model, tmp_path / "model"))
     assert before.read_bytes() == after.read_bytes()
+
+
+def test_velocity_losses_of_a_model_that_predicts_nothing(base, tmp_path, capsys):
+    """Of a UNet whose last layer is zero the loss is the velocity's own mean square."""
+    model, silent = base / "out" / "model", tmp_path / "silent"
+    shutil.copytree(model, silent)
+    (file,) = (silent / "unet").glob("*.safetensors")
+    save_file({k: v * (not k.startswith("conv_out")) for k, v in load_file(file).items()}, file, {"format": "pt"})
+    data = base / "town"
+    velocity([str(model), str(silent), "--data", str(data), "--num_frames", "3", "--json", str(tmp_path / "v.json")])
+    report = json.loads((tmp_path / "v.json").read_text())
+    own, zero = (row["losses"] for row in report["rows"])
+    assert own != zero and len(own) == len(report["timesteps"]) and np.isfinite(own).all()
+
+    release = FlintstonesRelease(data)
+    test = release.splits["test"]
+    pictures = np.stack([release.frame(test[i * len(test) // 3], 2) for i in range(3)])
+    vae = AutoencoderDC.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()
+    with torch.no_grad():
+        latents = vae.encode(to_tensor(pictures)).latent * vae.config.scaling_factor
+    scheduler = DDPMScheduler.from_pretrained(model / "scheduler")
+    for timestep, loss in zip(report["timesteps"], zero, strict=True):
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(timestep))
+        wanted = scheduler.get_velocity(latents, noise, torch.full((3,), timestep)).square().mean()
+        assert loss == pytest.approx(float(wanted), rel=1e-4)
+    assert str(silent) in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        velocity([str(model), "--data", str(data), "--num_frames", "99"])
