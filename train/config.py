@@ -84,7 +84,7 @@ class TrainingConfig:
     )
     init_lora: str = setting("begin from this adapter (a file, folder or Hub id); empty: from the base", "")
     lora_targets: str = setting(
-        "layers with LoRA, by the ends of their names; the paper's by default", "to_q,to_k,to_v"
+        "layers with LoRA, by the ends of their names; empty: those of `init_lora`, or the paper's to_q,to_k,to_v", ""
     )
     clip: str = setting("folder or Hub id of a CLIP pair; empty: BASE/clip", "")
     char_features: str = setting(
@@ -188,7 +188,7 @@ class TrainingConfig:
         for name in ("lora_dropout", "caption_dropout", "captioner_dropout", "ema_decay"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
-        if not all(name.strip() for name in self.lora_targets.split(",")):
+        if self.lora_targets and not all(name.strip() for name in self.lora_targets.split(",")):
             raise ValueError(f"`lora_targets` is {self.lora_targets!r}, but must be names parted by commas.")
         for name in ("alpha", "timestep_power"):
             if getattr(self, name) <= 0:

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sagan_pipeline.adapter_files import find_adapter
 from sagan_pipeline.few_steps import trailing_timesteps
 from sagan_pipeline.lora import Adapter
-from train.adapter import add_lora, load_lora, lora_layers, lora_parameters, save_adapter, under_alpha
+from train.adapter import LORA_TARGETS, add_lora, load_lora, lora_layers, lora_parameters, save_adapter, under_alpha
 from train.config import TrainingConfig
 from train.data.annotations import SAMPLED
 from train.data.cache import LatentCache, TextCache
@@ -85,10 +85,13 @@ class Painter:
         if self.device.type == "cpu" or config.l_local:
             # the fused kernel has no maps, and on a CPU its backward is slower
             self.unet.set_attn_processor(AttnProcessor())
-        self.targets = [name.strip() for name in config.lora_targets.split(",")]
+        self.init_lora = Adapter.load(find_adapter(config.init_lora)) if config.init_lora else None
+        if config.lora_targets:
+            self.targets = [name.strip() for name in config.lora_targets.split(",")]
+        else:
+            self.targets = LORA_TARGETS if self.init_lora is None else list(self.init_lora.matrices)
         recipe = (config.rank, config.alpha, config.seed, config.lora_dropout, config.lora_init)
         self.lora = add_lora(self.unet, *recipe, self.targets)
-        self.init_lora = Adapter.load(find_adapter(config.init_lora)) if config.init_lora else None
         if self.init_lora is not None:
             load_lora(self.unet, self.init_lora)
         if config.gradient_checkpointing:

@@ -8,6 +8,7 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from train.adapter import save_adapter
 from train.saganets import main
 
 
@@ -154,8 +155,30 @@ def test_begins_from_an_adapter(make_coordinated, flags, tmp_path, tiny_adapter)
     for more, message in ((["--rank", "8"], "rank 4"), (["--lora_targets", "to_q"], "leaves out")):
         with pytest.raises(ValueError, match=message):
             make_coordinated(*OBJECTIVES["temporal"], "--init_lora", str(tiny_adapter), *more)
+    layers = {name for name, module in begun.painter.unet.named_modules() if hasattr(module, "lora_A")}
+    assert layers == {name.split(".", 1)[1].rsplit(".lora_", 1)[0] for name in state}
     with pytest.raises(ValueError, match="no layer whose name ends in 'to_x'"):
         make_coordinated("--lora_targets", "to_q,to_x")
+
+
+def test_an_adapter_is_widened_and_goes_on_as_wide_as_it_is(make_coordinated, tmp_path, tiny_adapter):
+    """Layers that it gets anew change nothing at first; without `lora_targets` the next training has all of them."""
+    more = ["--init_lora", str(tiny_adapter), "--lora_targets", "to_q,to_k,to_v,to_out.0,conv1,proj_in"]
+    narrow, wide = make_coordinated(*more[:2]), make_coordinated(*more)
+    draws = narrow.draws(0).painter
+    losses = [float(each.painter.loss(draws, slice(0, 8)).detach()) for each in (narrow, wide)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    with torch.no_grad():
+        for parameter in wide.painter.parameters:
+            parameter += 0.01
+    path = tmp_path / "wide.safetensors"
+    save_adapter(wide.painter.unet, wide.painter.lora, path, {})
+    shapes = {tensor.dim() for name, tensor in load_file(path).items() if "conv1" in name}
+    assert shapes == {4}
+    again = make_coordinated("--init_lora", str(path))
+    assert len(again.painter.parameters) == len(wide.painter.parameters) > len(narrow.painter.parameters)
+    rounded = float(wide.painter.loss(draws, slice(0, 8)).detach())
+    assert float(again.painter.loss(draws, slice(0, 8)).detach()) == pytest.approx(rounded, rel=1e-3)
 
 
 def test_plain_diffusion_is_as_it_was(make_coordinated):
