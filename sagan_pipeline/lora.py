@@ -1,4 +1,4 @@
-"""The adapter and its strength: W' = W0 + (alpha / r) B A on the attention layers of a UNet (paper 4.2).
+"""The adapter and its strength: W' = W0 + (alpha / r) B A on layers of a UNet (paper 4.2: of its attention).
 
 Alpha belongs to a request. Nothing here changes the UNet that a pipeline holds: a request under some alpha runs on a
 copy that shares every weight with it but the adapted ones. So requests cannot disturb each other, whatever runs at the
