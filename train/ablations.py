@@ -21,7 +21,7 @@ from train.study import adapters_of
 
 
 TOWN = "{town}"
-ALL_LAYERS = "to_q,to_k,to_v,to_out.0,ff.net.0.proj,ff.net.2,proj_in,proj_out,conv1,conv2"
+ALL_LAYERS = "to_q,to_k,to_v,to_out.0,ff.net.0.proj,ff.net.2,proj_in,proj_out,conv1,conv2"  # of a UNet's blocks
 # a row's name: what it changes; a number after the name `better` is a seed
 ROWS: dict[str, dict[str, object]] = {
     "paper": {"config": "paper"},
@@ -45,7 +45,6 @@ ROWS: dict[str, dict[str, object]] = {
     "rank-8": {"rank": 8, "alpha": 8.0},
     "rank-64": {"rank": 64, "alpha": 64.0},
     "all-layers": {"lora_targets": ALL_LAYERS},
-    "all-layers-2e-3": {"lora_targets": ALL_LAYERS, "learning_rate": 2e-3},
     "mirrored": {"mirror": True},
     "no-crowds": {"crowds": 0.0},
     "rare": {"rare": 1.0},
