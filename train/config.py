@@ -78,6 +78,9 @@ class TrainingConfig:
         "draw targets by how rare their rarest regular is, 1 being the most frequent, to this power; 0: as they come",
         0.0,
     )
+    rare_told: float = setting(
+        "and by how rare the rarest action, mood or thing of their captions is, to this power; 0: as they come", 0.0
+    )
     mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
     objective: Literal["diffusion", "gan", "clip", "temporal", "combined"] = setting(
         "what the painter learns by: train/objectives", "diffusion"
@@ -181,6 +184,7 @@ class TrainingConfig:
             "max_seconds",
             "crowds",
             "rare",
+            "rare_told",
             *rates,
         ):
             if getattr(self, name) < 0:

@@ -26,6 +26,7 @@ from train.adapter import provenance
 from train.captioner import MAX_PREFIX, Captioner, Example, StoryCaptions
 from train.config import TrainingConfig, parse_config, save_config
 from train.data.flintstones import FlintstonesRelease
+from train.data.gravel_gulch.script import told
 from train.data.rarity import rarest, rarities
 from train.loop import Run
 from train.objectives import needs_stories
@@ -89,9 +90,10 @@ class Coordinated:
             raise ValueError(
                 f"`batch_size` is {config.batch_size}, but there are {len(self.stories.stories)} stories."
             )
-        seen = Counter(name for id in self.release.splits["train"] for name in self.release.clip(id).characters)
-        cast = [name.lower() for name in self.release.cast]
+        clips = [self.release.clip(id) for id in self.release.splits["train"]]
+        seen, cast = Counter(name for clip in clips for name in clip.characters), map(str.lower, self.release.cast)
         self.rarity = rarities({name: seen[name] for name in cast if seen[name]})
+        self.rarity_told = rarities(Counter(name for clip in clips for name in told(clip.caption)))
         self.steps_per_epoch = len(self.stories.stories) // config.batch_size
         self.steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self._drawn: tuple[int, Draws] | None = None
@@ -124,9 +126,9 @@ class Coordinated:
         return self._drawn[1]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The stories of an epoch: each once; or as many draws, with replacement, those of rare regulars oftener."""
+        """The stories of an epoch: each once; or as many draws, with replacement, those of rare targets oftener."""
         generator, count = np.random.default_rng([self.config.seed, epoch]), len(self.stories.stories)
-        if not self.config.rare:
+        if not (self.config.rare or self.config.rare_told):
             return generator.permutation(count)
         return generator.choice(count, count, p=self._story_shares)
 
@@ -137,14 +139,16 @@ class Coordinated:
         return weights / weights.sum()
 
     def _weight(self, id: str) -> float:
-        """How often a clip is to be drawn as a target, against one of a single most frequent regular."""
-        characters = self.release.clip(id).characters
-        rarity = rarest(characters, self.rarity)
-        return max(len(characters), 1) ** self.config.crowds * rarity**self.config.rare
+        """How often a clip is to be drawn as a target, against one of a single most frequent regular of whom the most
+        frequent thing is told."""
+        clip, config = self.release.clip(id), self.config
+        crowd, rarity = max(len(clip.characters), 1), rarest(clip.characters, self.rarity)
+        rarity_told = rarest(told(clip.caption), self.rarity_told)
+        return crowd**config.crowds * rarity**config.rare * rarity_told**config.rare_told
 
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
         """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or by the weights of the targets."""
-        if not (self.config.crowds or self.config.rare):
+        if not (self.config.crowds or self.config.rare or self.config.rare_told):
             return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
         weights = torch.tensor([[self._weight(id) for id in self.stories.stories[story]] for story in chosen])
         return torch.multinomial(weights, 1, generator=generator)[:, 0].tolist()

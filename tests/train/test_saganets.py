@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from train.adapter import LORA_TARGETS, add_lora, git_commit, lora_parameters
 from train.captioner import Captioner
 from train.config import PRESETS, parse_config
 from train.data.flintstones import FlintstonesRelease
+from train.data.gravel_gulch.script import told
 from train.saganets import OVER, Coordinated, main
 
 
@@ -355,6 +358,23 @@ def test_targets_with_rare_regulars_are_drawn_oftener(show, tiny_base, tmp_path)
     }
     assert targets.count(rare) / len(targets) == pytest.approx(weights[rare] / sum(weights.values()), abs=0.05)
     assert trained.draws(3).examples == trained.draws(3).examples
+
+
+def test_targets_of_which_something_rare_is_told_are_drawn_oftener(show, tiny_base, tmp_path):
+    flags = ("--rare_told", "0.5", "--modules", "captioner")
+    trained = Coordinated(parse_config(arguments(show, tiny_base, tmp_path, *flags)), Accelerator(cpu=True))
+    said = [told(trained.release.clip(id).caption) for id in trained.release.splits["train"]]
+    seen = Counter(name for names in said for name in names)
+    assert trained.rarity_told == {name: max(seen.values()) / seen[name] for name in seen}
+    stories = trained.stories.stories
+    rare = stories[0][1]
+    trained.release.records[rare] = replace(trained.release.clip(rare), caption="Gus is sleeping.")
+    trained.rarity_told = {"sleeping": 400.0}
+    targets = [e.clip_id for step in range(600) for e in trained.draws(step).examples]
+    weights = {
+        id: sum(id in story for story in stories) * (20 if id == rare else 1) for story in stories for id in story
+    }
+    assert targets.count(rare) / len(targets) == pytest.approx(weights[rare] / sum(weights.values()), abs=0.05)
 
 
 def test_how_rare_the_regulars_are(show, tiny_base, tmp_path):
