@@ -48,6 +48,7 @@ ROWS: dict[str, dict[str, object]] = {
     "mirrored": {"mirror": True},
     "no-crowds": {"crowds": 0.0},
     "rare": {"rare": 1.0},
+    "rare-told": {"rare_told": 0.75},
     "prior": {"prior": TOWN},
 }
 

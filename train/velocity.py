@@ -19,8 +19,8 @@ import torch
 from diffusers import AutoencoderDC, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from train.base import MAX_TOKENS, to_tensor
-from train.data.cache import encode
+from train.autoencoder import to_tensor
+from train.data.cache import TextCache, encode
 from train.data.flintstones import FlintstonesRelease
 from train.objectives.diffusion import diffusion_loss
 
@@ -44,13 +44,11 @@ def velocity_losses(
     vae = AutoencoderDC.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()
     text_encoder = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32).eval()
     unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32).eval()
-    tokens = CLIPTokenizer.from_pretrained(model / "tokenizer")(
-        captions, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-    )
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
     scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
     batches = [slice(first, first + BATCH) for first in range(0, len(captions), BATCH)]
     latents = torch.cat([encode(vae, to_tensor(pictures[b])) for b in batches]) * vae.config.scaling_factor
-    states = torch.cat([text_encoder(tokens.input_ids[b])[0] for b in batches])
+    states = TextCache.build(text_encoder, tokenizer, captions).all_states[:-1].float()
     losses = []
     for timestep in timesteps:
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(timestep))
