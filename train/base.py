@@ -26,7 +26,6 @@ from diffusers import AutoencoderDC, DDPMScheduler, DPMSolverMultistepScheduler,
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torchmetrics.functional.image import peak_signal_noise_ratio
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -38,6 +37,7 @@ from transformers import (
 )
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS
+from train.autoencoder import Pictures, load_vae, outdated, save_whole, to_tensor, train_decoder, train_vae
 from train.captioner import StoryCaptions, captioner_loss
 from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
@@ -46,28 +46,13 @@ from train.data.rarity import clip_weights
 from train.loop import Run
 from train.net2net import widened
 from train.objectives.diffusion import diffusion_loss, draw_noise
-from train.painter import paint_samples, picture_grid, to_pictures
+from train.painter import paint_samples, picture_grid
 
 
 MAX_TOKENS = 48  # of a caption for the text encoder; the longest caption of either world fits
 STAGES = ("vae", "clip", "unet", "decoder", "captioner", "export")
-VAE_CONFIG = {
-    "latent_channels": 16,
-    "encoder_block_out_channels": (32, 32, 64, 128, 256),
-    "decoder_block_out_channels": (32, 32, 64, 128, 256),
-    "encoder_layers_per_block": (0, 1, 1, 1, 2),
-    "decoder_layers_per_block": (0, 1, 1, 1, 2),
-    "encoder_block_types": "ResBlock",
-    "decoder_block_types": "ResBlock",
-    "encoder_qkv_multiscales": ((), (), (), (), ()),
-    "decoder_qkv_multiscales": ((), (), (), (), ()),
-    "upsample_block_type": "interpolate",
-    "downsample_block_type": "pixel_unshuffle",
-}
 UNET_CONFIG = {
     "sample_size": 16,
-    "in_channels": 16,
-    "out_channels": 16,
     "layers_per_block": 1,
     "block_out_channels": (128, 128, 192),  # faces are a matter of the finest level
     # attention is dearest there: on the way up alone
@@ -157,159 +142,6 @@ def vocabulary(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, st
     return state["vocab"], [tuple(pair) for pair in state["merges"]]
 
 
-class Pictures:
-    """Frames of several releases, drawn at random; memory-mapped, so that nothing is held.
-
-    Args:
-        releases (`list[FlintstonesRelease]`): read from their training split.
-    """
-
-    def __init__(self, releases: list[FlintstonesRelease]):
-        self.clips = [(release, id) for release in releases for id in release.splits["train"]]
-
-    def frame(self, index: int, generator: torch.Generator) -> np.ndarray:
-        """A random frame of clip `index`: uint8 (H, W, 3)."""
-        release, id = self.clips[index]
-        frames = release.frames(id)
-        return frames[int(torch.randint(len(frames), (1,), generator=generator))]
-
-    def caption(self, index: int) -> str:
-        release, id = self.clips[index]
-        return release.clip(id).caption
-
-    def crops(self, batch: int, size: int, generator: torch.Generator) -> torch.Tensor:
-        """(batch, 3, size, size) float32 in [-1, 1]: random crops of random frames, half of them mirrored."""
-        crops = np.empty((batch, size, size, 3), dtype=np.uint8)
-        for i, index in enumerate(torch.randint(len(self.clips), (batch,), generator=generator).tolist()):
-            frame = self.frame(index, generator)
-            top = int(torch.randint(frame.shape[0] - size + 1, (1,), generator=generator))
-            left = int(torch.randint(frame.shape[1] - size + 1, (1,), generator=generator))
-            crop = frame[top : top + size, left : left + size]
-            crops[i] = crop[:, ::-1] if torch.rand((), generator=generator) < 0.5 else crop
-        return to_tensor(crops)
-
-
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two tensors in [-1, 1]."""
-    return float(peak_signal_noise_ratio(a, b, data_range=2.0))
-
-
-def train_vae(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
-    """AutoencoderDC on 128 px crops: L1 + half of the gradients' difference, a little noise on the latents."""
-    torch.manual_seed(args.seed)
-    first = args.init is None
-    vae = AutoencoderDC(**VAE_CONFIG) if first else AutoencoderDC.from_pretrained(args.init / "vae").float().train()
-    vae = vae.to(memory_format=torch.channels_last)  # 1.3 times faster on a CPU
-    rate = 1e-3 if first else 5e-4
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(args.seed)
-    run = Run(args.out / "vae", {"vae": vae}, optimizer, args.steps or 8300, generator, sample_steps=1500)
-    pictures = Pictures([town, gulch])
-
-    def loss_of_step(step: int) -> dict[str, torch.Tensor]:
-        x = pictures.crops(8, 128, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = vae.encode(x).latent.float()
-            noise = torch.randn(z.shape, generator=generator)
-            spread = z.detach().std().clamp(min=1e-3)
-            y = vae.decode(z + 0.05 * spread * noise).sample.float()
-        losses = reconstruction_loss(y, x)
-        # a sampler starts from noise of mean 0: keep the channels' means there
-        centre = z.mean(dim=(0, 2, 3)).square().mean() / spread.square()
-        return {**losses, "loss": losses["loss"] + 0.01 * centre}
-
-    sample = reconstructions(vae, town, gulch, args.out / "vae")
-    run.train(loss_of_step, sample, description="autoencoder", max_seconds=args.max_seconds)
-
-
-def reconstruction_loss(y: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """L1 and half of the L1 between gradients, of pictures (B, 3, H, W)."""
-
-    def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
-
-    l1 = torch.nn.functional.l1_loss(y, x)
-    edges = sum(torch.nn.functional.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
-    return {"loss": l1 + 0.5 * edges, "l1": l1, "edges": edges}
-
-
-def reconstructions(vae: AutoencoderDC, town: FlintstonesRelease, gulch: FlintstonesRelease, folder: Path):
-    """A function of the step that writes test frames above their reconstructions, and their PSNR."""
-    held_out = [release.frames(id)[2] for release in (gulch, town) for id in release.splits["test"][:40:10]]
-    held_out = to_tensor(np.stack(held_out))
-
-    @torch.no_grad()
-    def sample(step: int) -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            y = vae.decode(vae.encode(held_out).latent).sample.float().clamp(-1, 1)
-        rows = to_pictures(torch.cat([held_out, y]))
-        picture_grid(rows, columns=len(held_out)).save(folder / "samples" / f"{step:06d}.png")
-        with open(folder / "psnr.jsonl", "a") as log:
-            log.write(json.dumps({"step": step, "psnr_db": round(psnr(y, held_out), 3)}) + "\n")
-
-    return sample
-
-
-def outdated(folder: Path, checkpoint: Path) -> bool:
-    """Whether `folder` does not hold what `checkpoint` does."""
-    return not folder.exists() or folder.stat().st_mtime < checkpoint.stat().st_mtime
-
-
-def save_whole(folder: Path, *parts: torch.nn.Module | CLIPTokenizer) -> None:
-    """`save_pretrained` of each, written aside and renamed, so that a kill leaves no half folder."""
-    aside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-
-
-def load_vae(args: argparse.Namespace, releases: list[FlintstonesRelease]) -> AutoencoderDC:
-    """The trained autoencoder with its `scaling_factor` (1 / deviation of the latents), written once as a folder."""
-    folder, checkpoint = args.out / "vae" / "model", args.out / "vae" / "checkpoint.pt"
-    if args.init is not None and not checkpoint.exists():
-        return AutoencoderDC.from_pretrained(args.init / "vae").float().eval().requires_grad_(False)
-    if outdated(folder, checkpoint):
-        vae = AutoencoderDC(**VAE_CONFIG)
-        vae.load_state_dict(torch.load(checkpoint, weights_only=True)["modules"]["vae"])
-        generator = torch.Generator().manual_seed(args.seed)
-        with torch.no_grad():
-            z = vae.encode(Pictures(releases).crops(64, 256, generator)).latent
-        vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
-        save_whole(folder, vae)
-    return AutoencoderDC.from_pretrained(folder).eval().requires_grad_(False)
-
-
-def train_decoder(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
-    """The decoder alone goes on learning, on latents roughened as a sampler's are. The encoder, and with it every
-    latent, stays as it is, so that the UNet and its adapters stay good."""
-    vae = load_vae(args, [town, gulch]).to(memory_format=torch.channels_last)
-    decoder = vae.decoder.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(args.seed + 1)
-    steps = args.steps or 6000
-    run = Run(args.out / "decoder", {"decoder": decoder}, optimizer, steps, generator, sample_steps=1000)
-    pictures = Pictures([town, gulch])
-
-    def loss_of_step(step: int) -> dict[str, torch.Tensor]:
-        x = pictures.crops(8, 128, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                z = vae.encode(x).latent.float()
-            rough = 0.15 * torch.rand((len(x), 1, 1, 1), generator=generator) / vae.config.scaling_factor
-            y = vae.decode(z + rough * torch.randn(z.shape, generator=generator)).sample.float()
-        return reconstruction_loss(y, x)
-
-    sample = reconstructions(vae, town, gulch, args.out / "decoder")
-    run.train(loss_of_step, sample, description="decoder", max_seconds=args.max_seconds)
-
-
 def train_clip(args: argparse.Namespace, town: FlintstonesRelease, gulch: FlintstonesRelease) -> None:
     """The CLIP pair, contrastively, on captions and frames of both worlds."""
     pictures = Pictures([town, gulch])
@@ -384,9 +216,15 @@ def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
     return text_encoder.eval().requires_grad_(False)
 
 
-def first_unet(args: argparse.Namespace) -> UNet2DConditionModel:
+def new_unet(vae: AutoencoderDC) -> UNet2DConditionModel:
+    """A UNet for the latents of `vae`."""
+    channels = vae.config.latent_channels
+    return UNet2DConditionModel(in_channels=channels, out_channels=channels, **UNET_CONFIG)
+
+
+def first_unet(args: argparse.Namespace, vae: AutoencoderDC) -> UNet2DConditionModel:
     """A new UNet, or `--init`'s, widened where this one is wider."""
-    unet = UNet2DConditionModel(**UNET_CONFIG)
+    unet = new_unet(vae)
     if args.init is not None:
         trained = UNet2DConditionModel.from_pretrained(args.init / "unet", torch_dtype=torch.float32)
         unet.load_state_dict(widened(trained, unet, torch.Generator().manual_seed(args.seed)))
@@ -408,7 +246,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     weights = torch.tensor(weights, dtype=torch.float32)
     tokens = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
     torch.manual_seed(args.seed)
-    unet = first_unet(args).train()
+    unet = first_unet(args, vae).train()
     unet.set_attn_processor(AttnProcessor())  # 1.4 times faster to train on a CPU than the fused kernel's backward
     text_encoder.train().requires_grad_(True)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
@@ -493,7 +331,7 @@ def export(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flintstone
     """Write what is trained as component folders (fp16 safetensors), in the layout that the pipeline loads."""
     vae, text_encoder = load_vae(args, [town, gulch]), first_text_encoder(args)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
-    unet = UNet2DConditionModel(**UNET_CONFIG)
+    unet = new_unet(vae)
     state = torch.load(args.out / "unet" / "checkpoint.pt", weights_only=True)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
     ema = EMAModel(parameters)

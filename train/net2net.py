@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel
 
 
 @torch.no_grad()
@@ -13,7 +13,8 @@ def widened(
     """Weights for `wider`, whose finest level may have twice the channels, with which it predicts nearly what
     `trained` does: a channel becomes two beside each other, and what reads them shares its weight out unevenly, so
     that they do not stay alike. Normalisations of concatenated channels group them anew, which is not preserved.
-    Parts that `wider` lacks are left out; new ones are not known here.
+    Parts that `wider` lacks are left out; new ones are not known here. Latent channels that are new are neither read
+    nor predicted yet.
     """
     (narrow, *others), (wide, *same) = (list(unet.config.block_out_channels) for unet in (trained, wider))
     if wide not in (narrow, 2 * narrow) or same != others:
@@ -23,6 +24,9 @@ def widened(
     known, weights = trained.state_dict(), {}
     for name, new in wider.state_dict().items():
         weight = known[name]
+        for latents, dim in (("conv_in.weight", 1), ("conv_out.weight", 0), ("conv_out.bias", 0)):
+            if name == latents:
+                weight = padded(weight, dim, new.shape[dim])
         for dim, (size, target) in enumerate(zip(weight.shape, new.shape, strict=True)):
             if size == target:
                 continue
@@ -40,3 +44,37 @@ def widened(
             weight = weight / 2**0.5  # a dot product of twice as many terms is scaled down by the root alone
         weights[name] = weight
     return weights
+
+
+@torch.no_grad()
+def with_more_latents(trained: AutoencoderDC, wider: AutoencoderDC) -> dict[str, torch.Tensor]:
+    """Weights for `wider`, whose latents may have twice the channels: the first ones are what `trained` encodes, and
+    pictures are decoded from them alone. `AutoencoderDC` adds means of its last features to the latents, and repeats
+    latents into its first ones; the weights make up for how many there are to each. The new channels begin as the
+    difference of the halves of these means.
+    """
+    old, new = trained.config.latent_channels, wider.config.latent_channels
+    if new not in (old, 2 * old):
+        raise ValueError(f"`wider` has {new} latent channels, but only {old} can double.")
+    features, weights = wider.config.encoder_block_out_channels[-1], trained.state_dict()
+    means = torch.eye(old).repeat_interleave(features // old, dim=1) * old / features
+    halves = torch.eye(new).repeat_interleave(features // new, dim=1) * new / features
+    encoding = padded(weights["encoder.conv_out.weight"], 0, new)
+    encoding[:, :, 1, 1] += torch.cat([means, (halves[::2] - halves[1::2]) / 2])[:new] - halves
+    decoding = padded(weights["decoder.conv_in.weight"], 1, new)
+    repeated = [torch.eye(count).repeat_interleave(features // count, dim=0) for count in (old, new)]
+    decoding[:, :, 1, 1] += padded(repeated[0], 1, new) - repeated[1]
+    bias = padded(weights["encoder.conv_out.bias"], 0, new)
+    return {
+        **weights,
+        "encoder.conv_out.weight": encoding,
+        "encoder.conv_out.bias": bias,
+        "decoder.conv_in.weight": decoding,
+    }
+
+
+def padded(weight: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """`weight` with zeros appended in one dimension, up to `size`; a copy."""
+    shape = list(weight.shape)
+    shape[dim] = size - shape[dim]
+    return torch.cat([weight, weight.new_zeros(shape)], dim=dim)

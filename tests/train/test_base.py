@@ -12,14 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
 from sagan_pipeline.captioner import SPECIAL_TOKENS
+from train.autoencoder import VAE_CONFIG, Pictures, psnr, to_tensor
 from train.base import (
     MAX_TOKENS,
-    Pictures,
     clip_config,
     main,
-    psnr,
+    new_unet,
     text_encoder_of,
-    to_tensor,
     train_tokenizers,
 )
 from train.data.flintstones import FlintstonesRelease
@@ -204,6 +203,29 @@ def test_a_stage_goes_on_from_a_model(base, tmp_path):
     main(["export", *command])
     (before,), (after,) = ((folder / "vae").glob("*.safetensors") for folder in (model, tmp_path / "model"))
     assert before.read_bytes() == after.read_bytes()
+
+
+def test_a_model_goes_on_with_more_latents(base, tmp_path):
+    model = tmp_path / "narrow"
+    shutil.copytree(base / "out" / "model", model)
+    torch.manual_seed(0)
+    narrow = AutoencoderDC(**{**VAE_CONFIG, "latent_channels": 16}, scaling_factor=0.5)
+    narrow.save_pretrained(model / "vae")
+    new_unet(narrow).save_pretrained(model / "unet")
+    command = [*arguments(base)[:-1], str(tmp_path / "out"), "--init", str(model)]
+    main(["vae", *command, "--steps", "1"])
+    main(["unet", *command, "--steps", "1", "--batch_size", "2", "--learning_rate", "0"])
+    vae = AutoencoderDC.from_pretrained(tmp_path / "out" / "vae" / "model").eval()
+    assert vae.config.latent_channels == 32 and vae.config.scaling_factor == 0.5
+    with torch.no_grad():
+        pictures = torch.rand(1, 3, 64, 64)
+        known, after = narrow.eval().encode(pictures).latent, vae.encode(pictures).latent[:, :16]
+    assert 0 < (after - known).square().mean() < 0.01 * known.square().mean()
+    state = torch.load(tmp_path / "out" / "unet" / "checkpoint.pt", weights_only=True)["modules"]["unet"]
+    first = UNet2DConditionModel.from_pretrained(model / "unet").state_dict()["conv_in.weight"]
+    assert torch.equal(state["conv_in.weight"][:, :16], first) and not state["conv_in.weight"][:, 16:].any()
+    (cache,) = (tmp_path / "out" / "cache").glob("*.safetensors")
+    assert load_file(cache)["latents"].shape[2:] == (32, 16, 16)
 
 
 def test_velocity_losses_of_a_model_that_predicts_nothing(base, tmp_path, capsys):

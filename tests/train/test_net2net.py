@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel
 
-from train.net2net import widened
+from train.net2net import widened, with_more_latents
 
 
 def small_unet(first: int, seed: int = 0, **changes) -> UNet2DConditionModel:
@@ -50,3 +50,40 @@ def test_a_unet_of_twice_the_width_predicts_nearly_what_it_grew_from():
     without.load_state_dict(widened(trained, without, generator))  # what it lacks is left out
     with pytest.raises(ValueError, match="can double"):
         widened(trained, small_unet(96), generator)
+
+
+@torch.no_grad()
+def test_a_unet_that_is_given_more_latent_channels_predicts_the_old_ones_as_before():
+    trained, generator = small_unet(32), torch.Generator().manual_seed(1)
+    wider = small_unet(32, seed=3, in_channels=8, out_channels=8)
+    wider.load_state_dict(widened(trained, wider, generator))
+    x, states = torch.randn(2, 8, 8, 8, generator=generator), torch.randn(2, 5, 16, generator=generator)
+    predicted, before = wider(x, 300, states).sample, trained(x[:, :4], 300, states).sample
+    torch.testing.assert_close(predicted[:, :4], before, rtol=0, atol=1e-5)
+    assert not predicted[:, 4:].any()
+
+
+def small_vae(latent_channels: int) -> AutoencoderDC:
+    sizes = {"encoder_block_out_channels": (8, 16), "decoder_block_out_channels": (8, 16)}
+    blocks = {"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1)}
+    kinds = {"encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock"}
+    attended = {"encoder_qkv_multiscales": ((), ()), "decoder_qkv_multiscales": ((), ())}
+    return AutoencoderDC(latent_channels=latent_channels, **sizes, **blocks, **kinds, **attended).eval()
+
+
+@torch.no_grad()
+def test_an_autoencoder_with_twice_the_latents_begins_as_it_was():
+    torch.manual_seed(0)
+    trained, wider = small_vae(4), small_vae(8)
+    wider.load_state_dict(with_more_latents(trained, wider))
+    x = torch.randn(2, 3, 16, 16)
+    before, latent = trained.encode(x).latent, wider.encode(x).latent
+    torch.testing.assert_close(latent[:, :4], before, rtol=0, atol=1e-5)
+    assert torch.linalg.matrix_rank(latent.transpose(0, 1).flatten(1)) == 8  # none of the new ones is idle or a copy
+    pictures = trained.decode(before).sample
+    torch.testing.assert_close(wider.decode(latent).sample, pictures, rtol=0, atol=1e-5)
+    same = small_vae(4)
+    same.load_state_dict(with_more_latents(trained, same))
+    torch.testing.assert_close(same.decode(same.encode(x).latent).sample, pictures)
+    with pytest.raises(ValueError, match="only 4 can double"):
+        with_more_latents(trained, small_vae(16))
