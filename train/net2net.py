@@ -47,30 +47,46 @@ def widened(
 
 
 @torch.no_grad()
-def with_more_latents(trained: AutoencoderDC, wider: AutoencoderDC) -> dict[str, torch.Tensor]:
-    """Weights for `wider`, whose latents may have twice the channels: the first ones are what `trained` encodes, and
-    pictures are decoded from them alone. `AutoencoderDC` adds means of its last features to the latents, and repeats
-    latents into its first ones; the weights make up for how many there are to each. The new channels begin as the
-    difference of the halves of these means.
+def grown(trained: AutoencoderDC, larger: AutoencoderDC) -> dict[str, torch.Tensor]:
+    """Weights for `larger`, whose latents may have twice the channels and whose encoder more `ResBlock`s: the first
+    channels are what `trained` encodes, and pictures are decoded from them alone.
+
+    A further block adds nothing yet, its norm being zero. `AutoencoderDC` adds means of its last features to the
+    latents, and repeats latents into its first ones; the weights make up for how many there are to each. The new
+    channels begin as the difference of the halves of these means.
     """
-    old, new = trained.config.latent_channels, wider.config.latent_channels
+    old, new = trained.config.latent_channels, larger.config.latent_channels
     if new not in (old, 2 * old):
-        raise ValueError(f"`wider` has {new} latent channels, but only {old} can double.")
-    features, weights = wider.config.encoder_block_out_channels[-1], trained.state_dict()
+        raise ValueError(f"`larger` has {new} latent channels, but only {old} can double.")
+    layers, more = trained.config.encoder_layers_per_block, larger.config.encoder_layers_per_block
+    if any(b < a or (b > a == 0) for a, b in zip(layers, more, strict=True)):
+        raise ValueError(
+            f"`larger` has {list(more)} layers in its encoder's blocks, but must have {list(layers)} or more."
+        )
+    known, weights = trained.state_dict(), larger.state_dict()
+    for name in weights:
+        source = name
+        if name.startswith("encoder.down_blocks."):
+            stage, index, part = name.split(".", 4)[2:]
+            stage, index = int(stage), int(index)
+            if layers[stage] <= index < more[stage]:  # this block is new
+                if part.startswith("norm."):
+                    weights[name] = torch.zeros_like(weights[name])
+                continue
+            if index >= more[stage]:  # the way down to the next stage comes last
+                source = f"encoder.down_blocks.{stage}.{index - more[stage] + layers[stage]}.{part}"
+        weights[name] = known[source]
+    features = larger.config.encoder_block_out_channels[-1]
     means = torch.eye(old).repeat_interleave(features // old, dim=1) * old / features
     halves = torch.eye(new).repeat_interleave(features // new, dim=1) * new / features
-    encoding = padded(weights["encoder.conv_out.weight"], 0, new)
+    encoding = padded(known["encoder.conv_out.weight"], 0, new)
     encoding[:, :, 1, 1] += torch.cat([means, (halves[::2] - halves[1::2]) / 2])[:new] - halves
-    decoding = padded(weights["decoder.conv_in.weight"], 1, new)
+    decoding = padded(known["decoder.conv_in.weight"], 1, new)
     repeated = [torch.eye(count).repeat_interleave(features // count, dim=0) for count in (old, new)]
     decoding[:, :, 1, 1] += padded(repeated[0], 1, new) - repeated[1]
-    bias = padded(weights["encoder.conv_out.bias"], 0, new)
-    return {
-        **weights,
-        "encoder.conv_out.weight": encoding,
-        "encoder.conv_out.bias": bias,
-        "decoder.conv_in.weight": decoding,
-    }
+    weights["encoder.conv_out.weight"], weights["decoder.conv_in.weight"] = encoding, decoding
+    weights["encoder.conv_out.bias"] = padded(known["encoder.conv_out.bias"], 0, new)
+    return weights
 
 
 def padded(weight: torch.Tensor, dim: int, size: int) -> torch.Tensor:

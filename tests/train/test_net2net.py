@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderDC, UNet2DConditionModel
 
-from train.net2net import widened, with_more_latents
+from train.net2net import grown, widened
 
 
 def small_unet(first: int, seed: int = 0, **changes) -> UNet2DConditionModel:
@@ -63,27 +63,35 @@ def test_a_unet_that_is_given_more_latent_channels_predicts_the_old_ones_as_befo
     assert not predicted[:, 4:].any()
 
 
-def small_vae(latent_channels: int) -> AutoencoderDC:
+def small_vae(latent_channels: int, layers: tuple[int, int] = (1, 1)) -> AutoencoderDC:
     sizes = {"encoder_block_out_channels": (8, 16), "decoder_block_out_channels": (8, 16)}
-    blocks = {"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1)}
+    blocks = {"encoder_layers_per_block": layers, "decoder_layers_per_block": (1, 1)}
     kinds = {"encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock"}
     attended = {"encoder_qkv_multiscales": ((), ()), "decoder_qkv_multiscales": ((), ())}
     return AutoencoderDC(latent_channels=latent_channels, **sizes, **blocks, **kinds, **attended).eval()
 
 
-@torch.no_grad()
-def test_an_autoencoder_with_twice_the_latents_begins_as_it_was():
+@pytest.mark.parametrize("layers", [(1, 1), (3, 2)])
+def test_an_autoencoder_with_twice_the_latents_and_more_layers_begins_as_it_was(layers):
     torch.manual_seed(0)
-    trained, wider = small_vae(4), small_vae(8)
-    wider.load_state_dict(with_more_latents(trained, wider))
+    trained, larger = small_vae(4), small_vae(8, layers)
+    larger.load_state_dict(grown(trained, larger))
     x = torch.randn(2, 3, 16, 16)
-    before, latent = trained.encode(x).latent, wider.encode(x).latent
+    before, latent = trained.encode(x).latent, larger.encode(x).latent
     torch.testing.assert_close(latent[:, :4], before, rtol=0, atol=1e-5)
-    assert torch.linalg.matrix_rank(latent.transpose(0, 1).flatten(1)) == 8  # none of the new ones is idle or a copy
+    assert torch.linalg.matrix_rank(latent.detach().transpose(0, 1).flatten(1)) == 8  # no new one is idle or a copy
     pictures = trained.decode(before).sample
-    torch.testing.assert_close(wider.decode(latent).sample, pictures, rtol=0, atol=1e-5)
+    torch.testing.assert_close(larger.decode(latent).sample, pictures, rtol=0, atol=1e-5)
+    larger.decode(latent).sample.square().mean().backward()
+    idle = [name for name, weight in larger.named_parameters() if not weight.grad.any()]
+    assert all(".conv" in name and "encoder.down_blocks" in name for name in idle)  # a new block's norm learns first
     same = small_vae(4)
-    same.load_state_dict(with_more_latents(trained, same))
+    same.load_state_dict(grown(trained, same))
     torch.testing.assert_close(same.decode(same.encode(x).latent).sample, pictures)
+
+
+def test_an_autoencoder_that_cannot_grow_so_is_refused():
     with pytest.raises(ValueError, match="only 4 can double"):
-        with_more_latents(trained, small_vae(16))
+        grown(small_vae(4), small_vae(16))
+    with pytest.raises(ValueError, match=r"\[1, 1\] layers in its encoder's blocks, but must have \[3, 2\] or more"):
+        grown(small_vae(4, (3, 2)), small_vae(4))
