@@ -135,22 +135,27 @@ class Coordinated:
     @cached_property
     def _story_shares(self) -> np.ndarray:
         """How much of an epoch's draws each story gets, by its clips' weights; they add up to one."""
-        weights = np.array([sum(map(self._weight, story)) for story in self.stories.stories])
+        weights = np.array([sum(self._clip_weights[id] for id in story) for story in self.stories.stories])
         return weights / weights.sum()
 
-    def _weight(self, id: str) -> float:
-        """How often a clip is to be drawn as a target, against one of a single most frequent regular of whom the most
-        frequent thing is told."""
-        clip, config = self.release.clip(id), self.config
-        crowd, rarity = max(len(clip.characters), 1), rarest(clip.characters, self.rarity)
-        rarity_told = rarest(told(clip.caption), self.rarity_told)
-        return crowd**config.crowds * rarity**config.rare * rarity_told**config.rare_told
+    @cached_property
+    def _clip_weights(self) -> dict[str, float]:
+        """How often each clip is to be drawn as a target, against one of a single most frequent regular of whom the
+        most frequent thing is told."""
+        config, weights = self.config, {}
+        for id in {id for story in self.stories.stories for id in story}:
+            clip = self.release.clip(id)
+            crowd, rarity = max(len(clip.characters), 1), rarest(clip.characters, self.rarity)
+            rarity_told = rarest(told(clip.caption), self.rarity_told)
+            weights[id] = crowd**config.crowds * rarity**config.rare * rarity_told**config.rare_told
+        return weights
 
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
         """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or by the weights of the targets."""
         if not (self.config.crowds or self.config.rare or self.config.rare_told):
             return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
-        weights = torch.tensor([[self._weight(id) for id in self.stories.stories[story]] for story in chosen])
+        stories = [self.stories.stories[story] for story in chosen]
+        weights = torch.tensor([[self._clip_weights[id] for id in story] for story in stories])
         return torch.multinomial(weights, 1, generator=generator)[:, 0].tolist()
 
     def _clips(self, chosen: list[int], examples: list[Example]) -> list[str]:

@@ -36,7 +36,7 @@ def weights_hash(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().float().contiguous().numpy().tobytes())
+        digest.update(value.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -115,8 +115,8 @@ class LatentCache:
         raise ValueError(f"{folder} holds no latents of these clips for this model, and the pictures are not there.")
 
     def take(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents (B, C, h, w) float32 of the given clips (B,): a random frame of each."""
-        frame = torch.randint(self.latents.shape[1], index.shape, generator=generator)
+        """Latents (B, C, h, w) float32 of the given clips (B,): a random frame of each. All on one device."""
+        frame = torch.randint(self.latents.shape[1], index.shape, generator=generator, device=generator.device)
         return self.latents[index, frame].float()
 
 

@@ -24,23 +24,25 @@ def draw_noise(
 
     Args:
         shape (`tuple[int, ...]`): (B, C, h, w).
+        generator (`torch.Generator`): draws on its own device.
         offset (`float`): deviation of noise that is one value a channel of a picture, added to the noise; it lets a
             model learn pictures that are bright or dark as a whole.
         power (`float`): density of the timesteps, which is that of t^(power - 1): at 1 all alike, above it noisy
             ones oftener.
 
     Returns:
-        Noise of `shape`, float32, and timesteps (B,), int64.
+        Noise of `shape`, float32, and timesteps (B,), int64, on the generator's device.
     """
-    noise = torch.randn(shape, generator=generator)
+    device = generator.device
+    noise = torch.randn(shape, generator=generator, device=device)
     count = scheduler.config.num_train_timesteps
     if power == 1:
-        timesteps = torch.randint(0, count, shape[:1], generator=generator)
+        timesteps = torch.randint(0, count, shape[:1], generator=generator, device=device)
     else:
-        u = torch.rand(shape[:1], generator=generator, dtype=torch.float64)
+        u = torch.rand(shape[:1], generator=generator, dtype=torch.float64, device=device)
         timesteps = (count * u ** (1 / power)).long().clamp(max=count - 1)
     if offset:
-        noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator)
+        noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator, device=device)
     return noise, timesteps
 
 
