@@ -237,7 +237,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     A contrastive loss reaches the text encoder through its last token alone; trained along, the other tokens' states
     learn to say whose hair and whose dress they mean. The names of the cast occur in no caption of the town.
     """
-    device = args.device
+    device = torch.device(args.device)
     vae, text_encoder = load_vae(args, [town, gulch]).to(device), first_text_encoder(args).to(device)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     latents = LatentCache.build(vae, town, town.splits["train"], args.out / "cache")
@@ -395,9 +395,7 @@ def main(argv: list[str] | None = None) -> None:
         action="store_true",
         help="torch.compile the UNet: 1.2 times faster after 3 minutes (needs a C++ compiler)",
     )
-    parser.add_argument(
-        "--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda (unet); results differ a little"
-    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the UNet learns (unet)")
     parser.add_argument("--max_seconds", type=float, default=float("inf"), help="stop (resumable) after so long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -406,6 +404,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("rare", "rare_told"):
         if getattr(args, name) < 0:
             parser.error(f"argument --{name}: {getattr(args, name)} must be 0 or above")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: cuda, but torch finds no GPU here; cpu is accepted")
     for name in ("tokenizer", "captioner_tokenizer") if args.init is not None else ():
         if not (args.out / name).exists():
             shutil.copytree(args.init / name, args.out / name)

@@ -112,6 +112,23 @@ def test_settings_that_draw_nothing_are_refused(argument, release_folder, tmp_pa
     assert f"{argument[0]}: {float(argument[1])}" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to learn on")
+def test_a_gpu_that_is_not_there_is_refused(release_folder, tmp_path, capsys):
+    releases = ["--town", str(release_folder), "--gulch", str(release_folder)]
+    with pytest.raises(SystemExit):
+        main(["unet", *releases, "--out", str(tmp_path), "--device", "cuda"])
+    assert "--device" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_painter_learns_on_a_gpu(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    shutil.rmtree(tmp_path / "base" / "out" / "unet")
+    main(["unet", *arguments(tmp_path / "base"), "--steps", "2", "--device", "cuda"])
+    state = torch.load(tmp_path / "base" / "out" / "unet" / "checkpoint.pt", weights_only=True, map_location="cpu")
+    assert state["step"] == 2
+
+
 @pytest.mark.parametrize("stage", STEPS)
 def test_every_stage_writes_a_whole_run(base, stage):
     folder = base / "out" / stage
