@@ -300,7 +300,7 @@ def test_a_story_comes_and_is_directed(open_page, pictures):
 
 def test_stop_and_continue(open_page):
     page = open_page()
-    page.locator("#frames input[type=number]").fill("12")
+    page.locator("#frames input[type=number]").fill("16")
     page.locator("#frames input[type=number]").press("Tab")
     page.locator("#surprise").click()
     expect(shots(page).first).to_be_visible(timeout=PAINTING)
@@ -308,7 +308,7 @@ def test_stop_and_continue(open_page):
     expect(page.locator("#board .board")).to_have_attribute("aria-busy", "false", timeout=PAINTING)
     expect(page.locator("#board .message")).to_contain_text("Stopped")
     kept = sources(page)
-    assert 1 <= len(kept) < 12 and all(captions(page))
+    assert 1 <= len(kept) < 16 and all(captions(page))
     while frames(page).count() > len(kept) + 1:
         count = frames(page).count()
         button(page, f"Delete frame {count}").click()
