@@ -8,6 +8,7 @@
     python -m train.base export     --town DATA/town --gulch DATA/gulch --out runs/base
 
 With `--init sagan_pipeline/embedded` a stage goes on from the parts of that model instead of from nothing.
+`unet --device cuda` learns on a GPU, where larger batches (`--batch_size`) pay.
 
 `town` is generic town, the only world that the UNet and the base GPT-2 see; `gulch` is the show with its cast, which
 the autoencoder and the CLIP pair see as well, as Stable Diffusion's autoencoder and OpenAI's CLIP had seen cartoons.
