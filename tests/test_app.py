@@ -302,6 +302,7 @@ def test_stop_and_continue(open_page):
     page = open_page()
     page.locator("#frames input[type=number]").fill("16")
     page.locator("#frames input[type=number]").press("Tab")
+    expect(page.locator("#frames input[type=range]")).to_have_value("16", timeout=SOON)  # else three are painted
     page.locator("#surprise").click()
     expect(shots(page).first).to_be_visible(timeout=PAINTING)
     button(page, "Stop").click()
