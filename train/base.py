@@ -241,8 +241,7 @@ def train_unet(args: argparse.Namespace, town: FlintstonesRelease, gulch: Flints
     device = torch.device(args.device)
     vae, text_encoder = load_vae(args, [town, gulch]).to(device), first_text_encoder(args).to(device)
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
-    latents = LatentCache.build(vae, town, town.splits["train"], args.out / "cache")
-    latents.latents = latents.latents.to(device)
+    latents = LatentCache.build(vae, town, town.splits["train"], args.out / "cache").to(device)
     clips = [town.clip(id) for id in latents.ids]
     captions = [clip.caption for clip in clips]
     weights = clip_weights([clip.characters for clip in clips], map(told, captions), args.rare, args.rare_told)

@@ -22,11 +22,11 @@ def widened(
             f"`wider` has {[wide, *same]} channels, but only the first of {[narrow, *others]} can double."
         )
     known, weights = trained.state_dict(), {}
+    of_latents = {"conv_in.weight": 1, "conv_out.weight": 0, "conv_out.bias": 0}  # which dimension is theirs
     for name, new in wider.state_dict().items():
         weight = known[name]
-        for latents, dim in (("conv_in.weight", 1), ("conv_out.weight", 0), ("conv_out.bias", 0)):
-            if name == latents:
-                weight = padded(weight, dim, new.shape[dim])
+        if name in of_latents:
+            weight = padded(weight, of_latents[name], new.shape[of_latents[name]])
         for dim, (size, target) in enumerate(zip(weight.shape, new.shape, strict=True)):
             if size == target:
                 continue

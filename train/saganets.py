@@ -93,7 +93,6 @@ class Coordinated:
         clips = [self.release.clip(id) for id in self.release.splits["train"]]
         seen, cast = Counter(name for clip in clips for name in clip.characters), map(str.lower, self.release.cast)
         self.rarity = rarities({name: seen[name] for name in cast if seen[name]})
-        self.rarity_told = rarities(Counter(name for clip in clips for name in told(clip.caption)))
         self.steps_per_epoch = len(self.stories.stories) // config.batch_size
         self.steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self._drawn: tuple[int, Draws] | None = None
@@ -137,6 +136,12 @@ class Coordinated:
         """How much of an epoch's draws each story gets, by its clips' weights; they add up to one."""
         weights = np.array([sum(self._clip_weights[id] for id in story) for story in self.stories.stories])
         return weights / weights.sum()
+
+    @cached_property
+    def rarity_told(self) -> dict[str, float]:
+        """How rare each action, mood and thing is among what the training captions tell."""
+        captions = (self.release.clip(id).caption for id in self.release.splits["train"])
+        return rarities(Counter(name for caption in captions for name in told(caption)))
 
     @cached_property
     def _clip_weights(self) -> dict[str, float]:

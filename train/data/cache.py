@@ -114,6 +114,10 @@ class LatentCache:
                 return cls(latents, known)
         raise ValueError(f"{folder} holds no latents of these clips for this model, and the pictures are not there.")
 
+    def to(self, device: torch.device) -> LatentCache:
+        """The same latents on `device`."""
+        return LatentCache(self.latents.to(device), self.ids)
+
     def take(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Latents (B, C, h, w) float32 of the given clips (B,): a random frame of each. All on one device."""
         frame = torch.randint(self.latents.shape[1], index.shape, generator=generator, device=generator.device)
