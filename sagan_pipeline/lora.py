@@ -54,6 +54,11 @@ class Adapter:
         """Whether it was trained as a GAN's generator, which is painted with by noising its pictures again."""
         return self.header.get("objective") == "gan" and self.num_inference_steps is not None
 
+    @property
+    def reads_pose(self) -> bool:
+        """Whether it learnt with the pose that the noise chooses among its text states (`pose_noise.py`)."""
+        return self.header.get("pose_noise") == "True"
+
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
         """Read a file of ours, of diffusers' trainers or of kohya's.

@@ -41,6 +41,7 @@ from .few_steps import generator_scheduler
 from .loading import PAINTER, SAGANetsLoaderMixin
 from .lora import AdaptedUNets, Adapter
 from .pipeline_output import SAGANetsPipelineOutput
+from .pose_noise import tell_pose
 from .safety import blank_picture, flagged_pictures
 from .story import Frame, Story, draw_seed, seed_for
 
@@ -391,6 +392,8 @@ class SAGANetsPipeline(SAGANetsLoaderMixin, DiffusionPipeline, StableDiffusionLo
 
         # 2. Noise, a scheduler of this batch's own
         latents, generators = self.prepare_latents(seeds, request.height, request.width)  # [B, C, h, w]
+        if alpha and request.unets and request.unets.adapter and request.unets.adapter.reads_pose:
+            states = tell_pose(states, torch.cat([latents] * 2) if guided else latents)
         if generates:
             scheduler = generator_scheduler(self.scheduler.config, steps, latents.device)
         else:

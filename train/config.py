@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Literal, Optional
 
 import yaml
 from transformers import HfArgumentParser
+
+from train.data.gravel_gulch.script import TELLABLE
 
 
 PRESETS = Path(__file__).parent / "configs"
@@ -70,6 +73,9 @@ class TrainingConfig:
         "timesteps are drawn by the density of t^(power - 1): at 1 all alike (the paper), above it noisy ones oftener",
         1.0,
     )
+    pose_noise: bool = setting(
+        "let the noise tell which way somebody who is alone faces, and where they stand: train/data/poses.py", False
+    )
     caption_dropout: float = setting("share of captions left empty, for classifier-free guidance", 0.0)
     crowds: float = setting(
         "draw k not evenly, but by the number of people in frame k + 1 to this power; 0: evenly, as the paper", 0.0
@@ -80,6 +86,9 @@ class TrainingConfig:
     )
     rare_told: float = setting(
         "and by how rare the rarest action, mood or thing of their captions is, to this power; 0: as they come", 0.0
+    )
+    oftener: str = setting(
+        "and so many times as often where these actions, moods or things are told: sleeping=4,waving=2", ""
     )
     mirror: bool = setting("mirror every other frame; not where captions name people from left to right", False)
     objective: Literal["diffusion", "gan", "clip", "temporal", "combined"] = setting(
@@ -194,6 +203,7 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0 and below 1.")
         if self.lora_targets and not all(name.strip() for name in self.lora_targets.split(",")):
             raise ValueError(f"`lora_targets` is {self.lora_targets!r}, but must be names parted by commas.")
+        self.told_factors()
         for name in ("alpha", "timestep_power"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be above 0.")
@@ -201,6 +211,25 @@ class TrainingConfig:
             raise ValueError("`l_local` is of `objective` diffusion, without `mirror` and `gradient_checkpointing`.")
         if not self.steps and self.epochs <= 0:
             raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
+
+    def told_factors(self) -> dict[str, float]:
+        """`oftener` as numbers by name.
+
+        Raises:
+            ValueError: it is of another form, a number is not above 0, or a name is none that a caption tells.
+        """
+        factors = {}
+        for part in filter(None, self.oftener.split(",")):
+            name, _, number = part.partition("=")
+            try:
+                factors[name.strip()] = float(number)
+            except ValueError:
+                raise ValueError(f"`oftener` has {part!r}, but each part must be a name, = and a number.") from None
+            if name.strip() not in TELLABLE:
+                raise ValueError(f"`oftener` names {name.strip()!r}; accepted are {', '.join(TELLABLE)}.")
+            if not 0 < factors[name.strip()] < math.inf:
+                raise ValueError(f"`oftener` has {part!r}, but the number must be above 0.")
+        return factors
 
 
 def parse_config(argv: list[str] | None = None) -> TrainingConfig:

@@ -19,11 +19,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sagan_pipeline.adapter_files import find_adapter
 from sagan_pipeline.few_steps import trailing_timesteps
 from sagan_pipeline.lora import Adapter
+from sagan_pipeline.pose_noise import tell_pose
 from train.adapter import LORA_TARGETS, add_lora, load_lora, lora_layers, lora_parameters, save_adapter, under_alpha
 from train.config import TrainingConfig
 from train.data.annotations import SAMPLED
 from train.data.cache import LatentCache, TextCache
 from train.data.flintstones import FlintstonesRelease
+from train.data.poses import Poses, couple
 from train.objectives import make_objective
 from train.objectives.diffusion import diffusion_loss, draw_noise
 from train.objectives.few_step import generate
@@ -82,10 +84,19 @@ class Painter:
         del vae, text_encoder, encoders
         self.scheduler = DDPMScheduler.from_pretrained(config.base, subfolder="scheduler")
         self.unet = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
+        self.poses: dict[int, torch.Tensor] = {}  # by the cache that they are of
+        if config.pose_noise:
+            poses = Poses(release, self.latents, MOMENTS)
+            self.poses = {
+                id(self.latents): poses.train,
+                id(self.validation_latents): poses.of(self.validation_latents),
+            }
         if self.device.type == "cpu" or config.l_local:
             # the fused kernel has no maps, and on a CPU its backward is slower
             self.unet.set_attn_processor(AttnProcessor())
         self.init_lora = Adapter.load(find_adapter(config.init_lora)) if config.init_lora else None
+        if self.init_lora is not None and self.init_lora.reads_pose and not config.pose_noise:
+            raise ValueError(f"`pose_noise` is off, but the adapter {config.init_lora!r} learnt with it.")
         if config.lora_targets:
             self.targets = [name.strip() for name in config.lora_targets.split(",")]
         else:
@@ -129,6 +140,8 @@ class Painter:
         dropped = torch.rand(index.shape, generator=generator) < self.config.caption_dropout
         config = self.config
         noise, timesteps = draw_noise(self.scheduler, z.shape, generator, config.noise_offset, config.timestep_power)
+        if id(latents) in self.poses:
+            noise = couple(noise, self.poses[id(latents)][index, frames])
         return PainterDraws(z, torch.where(dropped, len(text), index), noise, timesteps, index, frames)
 
     def loss(self, draws: PainterDraws, rows: slice, text: TextCache | None = None, network=None) -> torch.Tensor:
@@ -140,21 +153,23 @@ class Painter:
                 self.network if network is None else network,
                 self.scheduler,
                 latents,
-                self._states(text, draws.captions[rows]),
+                self._states(text, draws.captions[rows], noise),
                 noise,
                 draws.timesteps[rows].to(self.device),
                 snr_gamma=self.config.snr_gamma or None,
             )
 
-    def _states(self, text: TextCache, captions: torch.Tensor) -> torch.Tensor:
-        """Text states (B, L, D) in the training precision."""
+    def _states(self, text: TextCache, captions: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Text states (B, L, D) in the training precision, with the poses that the noise chooses."""
         states = text.all_states[captions].to(self.device)
+        if self.config.pose_noise:
+            states = tell_pose(states.float(), noise)
         precision = self.config.mixed_precision
         return states.float() if precision == "no" else states.to(DTYPES[precision])
 
-    def empty_states(self, count: int) -> torch.Tensor:
-        """The empty caption's states, (count, L, D), in the training precision."""
-        return self._states(self.text, torch.full((count,), len(self.text)))
+    def empty_states(self, noise: torch.Tensor) -> torch.Tensor:
+        """The empty caption's states, (B, L, D), in the training precision, with the poses that B noises choose."""
+        return self._states(self.text, torch.full((len(noise),), len(self.text)), noise)
 
     def losses(self, draws: PainterDraws, rows: slice, seed: int, step: int) -> dict[str, torch.Tensor]:
         """What the objective says of some rows of a step's draws: `painter_loss`, which is minimised, and each term
@@ -184,7 +199,7 @@ class Painter:
             timesteps = timesteps[::STORY_FRAMES].repeat_interleave(STORY_FRAMES)
         return Batch(
             latents=draws.latents[rows].to(self.device),
-            states=self._states(self.text, captions),
+            states=self._states(self.text, captions, draws.noise[rows]),
             noise=draws.noise[rows].to(self.device),
             timesteps=timesteps.to(self.device),
             captioned=(captions < len(self.text)).to(self.device),
@@ -262,14 +277,16 @@ class Painter:
                             num_inference_steps=self.config.validation_inference_steps,
                             size=self.latents.latents.shape[-2:],
                             few_steps=self.objective.few_steps if self.objective is not None and alpha else 0,
+                            pose_noise=self.config.pose_noise and alpha > 0,
                         )
                     )
         return picture_grid(np.concatenate(rows), columns=len(self.shown))
 
     def sampling_facts(self) -> dict[str, object]:
-        """How an adapter for few steps is painted with, for its header; nothing for any other."""
+        """How the adapter is painted with, for its header, where that is not as usual."""
         steps = self.objective.few_steps if self.objective is not None else 0
-        return {"num_inference_steps": steps, "guidance_scale": 1.0} if steps else {}
+        facts = {"num_inference_steps": steps, "guidance_scale": 1.0} if steps else {}
+        return facts | ({"pose_noise": True} if self.config.pose_noise else {})
 
     def write(self, path: Path, facts: dict[str, object]) -> None:
         """Write the adapter, averaged if the run averages."""
@@ -313,10 +330,11 @@ def paint_samples(
     guidance_scale: float = 4.0,
     size: tuple[int, int] | None = None,
     few_steps: int = 0,
+    pose_noise: bool = False,
 ) -> np.ndarray:
     """Paint every caption of `text` once: uint8 (N, H, W, 3). For looking at a training, not for users. `size` is of
     the latents, (h, w); by default what the UNet's configuration says. `few_steps` above 0 paints in so many steps, as
-    the generator of `objectives/gan.py` does, without guidance."""
+    the generator of `objectives/gan.py` does, without guidance. `pose_noise` tells the pose that the noise chooses."""
     training, device = unet.training, next(unet.parameters()).device
     unet.eval()
     scheduler = DPMSolverMultistepScheduler.from_config(
@@ -327,6 +345,8 @@ def paint_samples(
     size = size or (unet.config.sample_size,) * 2
     latents = torch.randn((len(text), unet.config.in_channels, *size), generator=generator).to(device)
     states = torch.cat([text.all_states[-1:].expand(len(text), -1, -1), text.all_states[:-1]]).float().to(device)
+    if pose_noise:
+        states = tell_pose(states, torch.cat([latents] * 2))
     with torch.autocast(device.type, torch.bfloat16):
         if few_steps:
 

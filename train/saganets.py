@@ -127,7 +127,7 @@ class Coordinated:
     def _order(self, epoch: int) -> np.ndarray:
         """The stories of an epoch: each once; or as many draws, with replacement, those of rare targets oftener."""
         generator, count = np.random.default_rng([self.config.seed, epoch]), len(self.stories.stories)
-        if not (self.config.rare or self.config.rare_told):
+        if not (self.config.rare or self.config.rare_told or self.config.oftener):
             return generator.permutation(count)
         return generator.choice(count, count, p=self._story_shares)
 
@@ -147,17 +147,19 @@ class Coordinated:
     def _clip_weights(self) -> dict[str, float]:
         """How often each clip is to be drawn as a target, against one of a single most frequent regular of whom the
         most frequent thing is told."""
-        config, weights = self.config, {}
+        config, weights, factors = self.config, {}, self.config.told_factors()
         for id in {id for story in self.stories.stories for id in story}:
             clip = self.release.clip(id)
             crowd, rarity = max(len(clip.characters), 1), rarest(clip.characters, self.rarity)
-            rarity_told = rarest(told(clip.caption), self.rarity_told)
+            names = told(clip.caption)
+            rarity_told = rarest(names, self.rarity_told)
             weights[id] = crowd**config.crowds * rarity**config.rare * rarity_told**config.rare_told
+            weights[id] *= max((factors[name] for name in names if name in factors), default=1.0)
         return weights
 
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
         """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or by the weights of the targets."""
-        if not (self.config.crowds or self.config.rare or self.config.rare_told):
+        if not (self.config.crowds or self.config.rare or self.config.rare_told or self.config.oftener):
             return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
         stories = [self.stories.stories[story] for story in chosen]
         weights = torch.tensor([[self._clip_weights[id] for id in story] for story in stories])

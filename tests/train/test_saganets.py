@@ -377,6 +377,31 @@ def test_targets_of_which_something_rare_is_told_are_drawn_oftener(show, tiny_ba
     assert targets.count(rare) / len(targets) == pytest.approx(weights[rare] / sum(weights.values()), abs=0.05)
 
 
+def test_what_is_to_be_told_oftener_is(show, tiny_base, tmp_path):
+    flags = ("--modules", "captioner", "--oftener")
+    trained = Coordinated(
+        parse_config(arguments(show, tiny_base, tmp_path, *flags, "sleeping=20, ball=3")), Accelerator(cpu=True)
+    )
+    stories = trained.stories.stories
+    often = stories[0][1]
+    trained.release.records[often] = replace(trained.release.clip(often), caption="Gus is sleeping with a ball.")
+    targets = [e.clip_id for step in range(600) for e in trained.draws(step).examples]
+    weights = {
+        id: sum(id in story for story in stories) * (20 if id == often else 1) for story in stories for id in story
+    }
+    assert targets.count(often) / len(targets) == pytest.approx(weights[often] / sum(weights.values()), abs=0.05)
+    for wrong, message in (
+        ("sleeping", "each part must be a name, = and a number"),
+        ("snoring=2", "names 'snoring'; accepted are standing, talking"),
+        ("sleeping=0", "the number must be above 0"),
+        ("sleeping=inf", "the number must be above 0"),
+    ):
+        with pytest.raises(SystemExit):
+            parse_config(arguments(show, tiny_base, tmp_path, *flags, wrong))
+        with pytest.raises(ValueError, match=message):
+            replace(trained.config, oftener=wrong)
+
+
 def test_how_rare_the_regulars_are(show, tiny_base, tmp_path):
     trained = Coordinated(parse_config(arguments(show, tiny_base, tmp_path)), Accelerator(cpu=True))
     seen = [name for id in trained.release.splits["train"] for name in trained.release.clip(id).characters]

@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from diffusers.training_utils import cast_training_params
 
+from sagan_pipeline.pose_noise import pose_numbers
 from train.adapter import load_lora, lora_config, under_adapter
+from train.data.poses import couple
 from train.objectives.diffusion import predicted_latents, prediction_loss
-from train.objectives.interface import Found, Learner, Term
+from train.objectives.interface import Batch, Found, Learner, Term
 
 
 SPAN = (0.02, 0.98)  # of the timesteps at which the two scores are compared, as in DMD
@@ -63,23 +65,23 @@ class DistributionTerm(Term):
 
     def __call__(self, found: Found) -> torch.Tensor:
         config, unet, scheduler = self.config, self.painter.unet, self.painter.scheduler
-        generator, states = found.batch.generator, found.batch.states
+        states = found.batch.states
         latents = found.latents.detach()
         count = scheduler.config.num_train_timesteps
         learner = self.learners["fake_score"]
         with under_adapter(unet, "fake"):
             for _ in range(config.dmd_fake_steps):
-                noise, t = self._draw(latents, generator, 0, count)
+                noise, t = self._draw(found.batch, latents, 0, count)
                 prediction = self._predict(scheduler.add_noise(latents, noise, t), t, states)
                 loss = prediction_loss(prediction, scheduler, latents, noise, t)
                 learner.step(loss)
         with torch.no_grad():
-            noise, t = self._draw(latents, generator, round(SPAN[0] * count), round(SPAN[1] * count))
+            noise, t = self._draw(found.batch, latents, round(SPAN[0] * count), round(SPAN[1] * count))
             noisy = scheduler.add_noise(latents, noise, t)
             with under_adapter(unet, "fake"):
                 of_fake = predicted_latents(scheduler, self._predict(noisy, t, states), noisy, t)
             with under_adapter(unet, "teacher"):
-                empty = self.painter.empty_states(len(states))
+                empty = self.painter.empty_states(found.batch.noise)
                 both = self._predict(torch.cat([noisy] * 2), torch.cat([t] * 2), torch.cat([empty, states]))
             unconditional, conditional = both.chunk(2)
             guided = unconditional + config.dmd_guidance * (conditional - unconditional)
@@ -95,7 +97,9 @@ class DistributionTerm(Term):
         unet = self.painter.unet  # not the wrapped one: its gradients are none of the run's
         return unet(noisy, timesteps, encoder_hidden_states=states, return_dict=False)[0].float()
 
-    def _draw(self, latents: torch.Tensor, generator: torch.Generator, first: int, last: int):
-        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-        timesteps = torch.randint(first, last, latents.shape[:1], generator=generator)
+    def _draw(self, batch: Batch, latents: torch.Tensor, first: int, last: int):
+        noise = torch.randn(latents.shape, generator=batch.generator).to(latents.device)
+        if self.config.pose_noise:  # of the pose that the states tell
+            noise = couple(noise, pose_numbers(batch.noise))
+        timesteps = torch.randint(first, last, latents.shape[:1], generator=batch.generator)
         return noise, timesteps.to(latents.device)

@@ -132,6 +132,7 @@ _TOLD = {
         **{prop: (prop,) for prop in PROPS},
     }.items()
 }
+TELLABLE = tuple(_TOLD)
 
 
 def told(caption: str) -> set[str]:
