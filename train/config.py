@@ -209,6 +209,8 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be above 0.")
         if self.l_local and (self.objective != "diffusion" or self.mirror or self.gradient_checkpointing):
             raise ValueError("`l_local` is of `objective` diffusion, without `mirror` and `gradient_checkpointing`.")
+        if self.pose_noise and self.mirror:
+            raise ValueError("`pose_noise` is without `mirror`: the boxes are those of the frames as they are.")
         if not self.steps and self.epochs <= 0:
             raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
 

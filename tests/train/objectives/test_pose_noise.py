@@ -1,5 +1,7 @@
 """`--pose_noise`: the noise chooses the pose of whoever is alone, and the text states tell it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -63,6 +65,8 @@ def test_the_header_says_so_and_what_goes_on_must_too(flags, make_coordinated, r
     with pytest.raises(ValueError, match="`pose_noise` is off, but the adapter .*pose.safetensors' learnt with it"):
         make_coordinated("--init_lora", str(reads_pose))
     assert "pose_noise" not in make_coordinated().facts(1, {})
+    with pytest.raises(ValueError, match="`pose_noise` is without `mirror`"):
+        replace(make_coordinated("--pose_noise").config, mirror=True)
 
 
 def test_both_scores_see_noise_of_the_pose_that_they_are_told(make_coordinated, reads_pose):
