@@ -211,8 +211,15 @@ class TrainingConfig:
             raise ValueError("`l_local` is of `objective` diffusion, without `mirror` and `gradient_checkpointing`.")
         if self.pose_noise and self.mirror:
             raise ValueError("`pose_noise` is without `mirror`: the boxes are those of the frames as they are.")
+        if self.pose_noise and self.noise_offset:
+            raise ValueError("`pose_noise` is without `noise_offset`: the pipeline begins from noise without one.")
         if not self.steps and self.epochs <= 0:
             raise ValueError(f"`epochs` is {self.epochs}, but must be above 0 where `steps` is 0.")
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some targets are drawn oftener than others, whatever k is."""
+        return bool(self.rare or self.rare_told or self.oftener)
 
     def told_factors(self) -> dict[str, float]:
         """`oftener` as numbers by name.

@@ -354,7 +354,7 @@ class Instrument:
                 "name": Path(args.model).name,
                 "weights": self.model,
                 "lora": adapter.name if adapter else None,
-                "lora_weights": self._facts(args.lora)["lora"],
+                "lora_weights": fingerprint(adapter) if adapter else None,
                 "lora_alpha": pipe.default_lora_alpha if args.alpha is None else args.alpha,
                 "scheduler": type(pipe.scheduler).__name__,
                 **{name: pipe.config.get(name) for name in defaults},

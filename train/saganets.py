@@ -127,7 +127,7 @@ class Coordinated:
     def _order(self, epoch: int) -> np.ndarray:
         """The stories of an epoch: each once; or as many draws, with replacement, those of rare targets oftener."""
         generator, count = np.random.default_rng([self.config.seed, epoch]), len(self.stories.stories)
-        if not (self.config.rare or self.config.rare_told or self.config.oftener):
+        if not self.config.uneven:
             return generator.permutation(count)
         return generator.choice(count, count, p=self._story_shares)
 
@@ -159,7 +159,7 @@ class Coordinated:
 
     def _lengths(self, chosen: list[int], generator: torch.Generator) -> list[int]:
         """k of each story: ~ U{0, 1, 2, 3} (paper 4.3), or by the weights of the targets."""
-        if not (self.config.crowds or self.config.rare or self.config.rare_told or self.config.oftener):
+        if not (self.config.uneven or self.config.crowds):
             return torch.randint(MAX_PREFIX + 1, (len(chosen),), generator=generator).tolist()
         stories = [self.stories.stories[story] for story in chosen]
         weights = torch.tensor([[self._clip_weights[id] for id in story] for story in stories])

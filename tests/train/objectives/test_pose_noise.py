@@ -67,6 +67,8 @@ def test_the_header_says_so_and_what_goes_on_must_too(flags, make_coordinated, r
     assert "pose_noise" not in make_coordinated().facts(1, {})
     with pytest.raises(ValueError, match="`pose_noise` is without `mirror`"):
         replace(make_coordinated("--pose_noise").config, mirror=True)
+    with pytest.raises(ValueError, match="`pose_noise` is without `noise_offset`"):
+        replace(make_coordinated("--pose_noise").config, noise_offset=0.1)
 
 
 def test_both_scores_see_noise_of_the_pose_that_they_are_told(make_coordinated, reads_pose):
