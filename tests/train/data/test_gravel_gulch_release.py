@@ -196,7 +196,7 @@ def test_resumes_after_a_kill(tmp_path):
     assert files_of(root) == files_of(whole)
 
 
-@pytest.mark.parametrize("change", [{"seed": 3}, {"size": 32}, {"world": "town"}])
+@pytest.mark.parametrize("change", [{"seed": 3}, {"size": 32}, {"world": "town"}, {"anywhere": 0.5}])
 def test_refuses_another_release_in_the_same_folder(gulch, change):
     before = files_of(gulch)
     with pytest.raises(ValueError, match="another folder"):
@@ -204,7 +204,7 @@ def test_refuses_another_release_in_the_same_folder(gulch, change):
     assert files_of(gulch) == before
 
 
-@pytest.mark.parametrize("bad", [{"episodes": 2}, {"clips": 4}, {"size": 8}])
+@pytest.mark.parametrize("bad", [{"episodes": 2}, {"clips": 4}, {"size": 8}, {"anywhere": 2}])
 def test_bad_arguments(tmp_path, bad):
     with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
         write_release(tmp_path / "bad", "gulch", **{**ARGUMENTS, **bad})
@@ -220,6 +220,16 @@ def test_annotations_alone(gulch, tmp_path):
     assert FlintstonesRelease(tmp_path / "words", pictures=False).stories("train", 4)
     with pytest.raises(ValueError, match="another folder"):
         write_release(tmp_path / "words", "gulch", **ARGUMENTS)
+
+
+def test_plots_of_any_setting(tmp_path):
+    write_release(tmp_path / "direct", "gulch", **ARGUMENTS, anywhere=1.0, pictures=False)
+    flags = [part for name, value in ARGUMENTS.items() for part in (f"--{name}", str(value))]
+    main([str(tmp_path / "command"), "--anywhere", "1", "--no_pictures", *flags])
+    assert files_of(tmp_path / "direct") == files_of(tmp_path / "command")
+    assert json.loads((tmp_path / "direct" / "made_by.json").read_text())["anywhere"] == 1
+    write_release(tmp_path / "usual", "gulch", **ARGUMENTS, pictures=False)
+    assert files_of(tmp_path / "usual")[ANNOTATIONS] != files_of(tmp_path / "direct")[ANNOTATIONS]
 
 
 def test_command_draws_a_sheet_and_prints_statistics(tmp_path, capsys):

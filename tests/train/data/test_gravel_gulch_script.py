@@ -119,6 +119,18 @@ def test_actions_suit_the_setting(shows, world):
         assert "working" not in actions or clip.setting in ("quarry", "office")
 
 
+def test_plots_of_any_setting():
+    assert episode("gulch", 3, 30, anywhere=0.0) == episode("gulch", 3, 30)
+    clips = [clip for seed in range(100) for clip in episode("gulch", seed, 40, anywhere=1.0)]
+    seen = {(clip.setting, actor.action) for clip in clips for actor in clip.actors}
+    assert {("beach", "sleeping"), ("yard", "working"), ("park", "eating"), ("office", "dancing")} <= seen
+    assert {setting for setting, action in seen if action == "driving"} == {"car"}
+    assert {action for setting, action in seen if setting == "car"} <= {"driving", "sleeping", "laughing", "talking"}
+    for bad in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"`anywhere` is {bad}"):
+            episode("gulch", 0, 5, anywhere=bad)
+
+
 def test_no_regular_in_town(shows):
     for clip in shows["town"]:
         assert not any(says(clip.caption, name) for name in REGULARS)

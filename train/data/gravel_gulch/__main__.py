@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="governs everything")
     parser.add_argument("--size", type=int, default=256, help="side of the frames; FlintstonesSV's own is 128")
     parser.add_argument("--workers", type=int, default=None, help="processes that draw; none is one a processor")
+    parser.add_argument(
+        "--anywhere", type=float, default=0.0, help="share of scenes whose plot may be that of any setting"
+    )
     parser.add_argument("--no_pictures", action="store_true", help="annotations alone, for captioners")
     parser.add_argument("--sheet", type=Path, default=None, metavar="PNG", help="write a contact sheet")
     parser.add_argument(
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out is not None:
         try:
             amounts = (args.episodes, args.clips, args.seed, args.size, args.workers)
-            write_release(args.out, args.world, *amounts, pictures=not args.no_pictures)
+            write_release(args.out, args.world, *amounts, anywhere=args.anywhere, pictures=not args.no_pictures)
         except ValueError as error:
             parser.error(str(error))
 

@@ -126,6 +126,7 @@ def write_release(
     seed: int = 0,
     size: int = 256,
     workers: int | None = None,
+    anywhere: float = 0.0,
     pictures: bool = True,
 ) -> None:
     """Write a release; frames that are there already are kept, so that an interrupted call can be made again.
@@ -138,6 +139,7 @@ def write_release(
         seed (`int`): governs everything.
         size (`int`): side of the frames in pixels, 16 to 1024; FlintstonesSV's own is 128.
         workers (`int`, *optional*): processes that draw; as many as there are processors by default.
+        anywhere (`float`): 0 to 1, share of the scenes whose plot may be that of any setting, as in `episode`.
         pictures (`bool`): without them a release of annotations alone, for captioners.
 
     Raises:
@@ -147,6 +149,7 @@ def write_release(
         ("episodes", episodes, 3, 99 * EPISODES_A_SEASON),
         ("clips", clips, 5, 200),
         ("size", size, 16, 1024),
+        ("anywhere", anywhere, 0, 1),
     ):
         if not low <= value <= high:
             raise ValueError(f"`{name}` is {value}, but must be between {low} and {high}.")
@@ -154,14 +157,14 @@ def write_release(
     folder = out / "video_frames_sampled"
     (folder if pictures else out).mkdir(parents=True, exist_ok=True)
     made_by = {"world": world, "episodes": episodes, "clips": clips, "seed": seed, "size": size}
-    made_by |= {} if pictures else {"pictures": False}
+    made_by |= ({"anywhere": anywhere} if anywhere else {}) | ({} if pictures else {"pictures": False})
     _claim(out / "made_by.json", made_by)
     split: dict[str, list[str]] = {"test": [], "train": [], "val": []}
     jobs: list[tuple[str, Clip]] = []
     records = []
     for number in range(episodes):
         rng = random.Random(f"{world} {seed} {number} release")
-        shot = episode(world, seed * 100_000 + number, clips)
+        shot = episode(world, seed * 100_000 + number, clips, anywhere)
         part = split_of(number, episodes)
         for id, clip in zip(clip_ids(number, clips, rng), shot, strict=True):
             records.append(record_of(id, clip, rng))

@@ -81,6 +81,7 @@ _PLOTS_OF = {
     "cave": ("find", "nap", "quarrel", "loss", "idea"),
     "car": ("drive", "drive", "trip"),
 }
+_ANYWHERE = tuple(name for name in _PLOTS if name not in _PLOTS_OF["car"])
 
 _PREPOSITION = {"car": "in", "street": "on", "beach": "on", "quarry": "at", "bowling alley": "at"}
 # (after "is", as a verb of its own)
@@ -150,7 +151,7 @@ def words_of_the_show() -> set[str]:
     return words
 
 
-def episode(world: str, seed: int, clips: int) -> list[Clip]:
+def episode(world: str, seed: int, clips: int, anywhere: float = 0.0) -> list[Clip]:
     """One episode, the same for the same arguments.
 
     Args:
@@ -165,6 +166,8 @@ def episode(world: str, seed: int, clips: int) -> list[Clip]:
         raise ValueError(f"`world` is {world!r}, but must be one of {', '.join(WORLDS)}.")
     if clips < 1:
         raise ValueError(f"`clips` is {clips}, but an episode has at least 1.")
+    if not 0 <= anywhere <= 1:
+        raise ValueError(f"`anywhere` is {anywhere}, but must be between 0 and 1.")
     rng = random.Random(f"{world} {seed}")
     strangers = [stranger(rng, world) for _ in range(3 if world == "gulch" else 5)]
     if world == "gulch":
@@ -175,7 +178,7 @@ def episode(world: str, seed: int, clips: int) -> list[Clip]:
     writer, setting = _Writer(rng), None
     while len(out) < clips:
         setting = rng.choice([name for name in SETTINGS if name != setting])
-        scene = _Scene(writer, world, setting, stars, strangers)
+        scene = _Scene(writer, world, setting, stars, strangers, anywhere)
         for _ in range(min(rng.randint(2, 5), clips - len(out))):
             out.append(scene.clip())
     return out
@@ -255,13 +258,24 @@ class _Part:
 class _Scene:
     """Clips in one setting, among people who stay."""
 
-    def __init__(self, writer: _Writer, world: str, setting: str, stars: list[Look], strangers: list[Look]):
+    def __init__(
+        self,
+        writer: _Writer,
+        world: str,
+        setting: str,
+        stars: list[Look],
+        strangers: list[Look],
+        anywhere: float,
+    ):
         self.writer, self.rng, self.world, self.setting = writer, writer.rng, world, setting
         rng = writer.rng
         weights = [POPULARITY[look.name] if look.name else 1.0 for look in stars]
         self.members = _weighted_sample(rng, stars, weights, 3)
         self.strangers = strangers
-        self.plot = _PLOTS[rng.choice(_PLOTS_OF.get(setting, _OUTDOORS))]
+        plots = _PLOTS_OF.get(setting, _OUTDOORS)
+        if anywhere and setting != "car" and rng.random() < anywhere:
+            plots = _ANYWHERE
+        self.plot = _PLOTS[rng.choice(plots)]
         self.prop = rng.choice(PROPS)
         self.beat = 0
         self.last: list[Look] = []
