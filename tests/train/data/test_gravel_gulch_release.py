@@ -32,6 +32,7 @@ from train.data.gravel_gulch.world import REGULARS, SETTINGS
 ROOT = Path(__file__).parents[3]
 EPISODES, CLIPS, SIZE = 4, 8, 64
 ARGUMENTS = {"episodes": EPISODES, "clips": CLIPS, "seed": 2, "size": SIZE, "workers": 1}
+FLAGS = [part for name, value in ARGUMENTS.items() for part in (f"--{name}", str(value))]
 
 
 def files_of(root):
@@ -212,8 +213,7 @@ def test_bad_arguments(tmp_path, bad):
 
 
 def test_annotations_alone(gulch, tmp_path):
-    flags = [part for name, value in ARGUMENTS.items() for part in (f"--{name}", str(value))]
-    main([str(tmp_path / "words"), "--no_pictures", *flags])
+    main([str(tmp_path / "words"), "--no_pictures", *FLAGS])
     whole, words = files_of(gulch), files_of(tmp_path / "words")
     assert set(words) == {ANNOTATIONS, SPLIT, "made_by.json"}
     assert all(words[name] == whole[name] for name in (ANNOTATIONS, SPLIT))
@@ -224,8 +224,7 @@ def test_annotations_alone(gulch, tmp_path):
 
 def test_plots_of_any_setting(tmp_path):
     write_release(tmp_path / "direct", "gulch", **ARGUMENTS, anywhere=1.0, pictures=False)
-    flags = [part for name, value in ARGUMENTS.items() for part in (f"--{name}", str(value))]
-    main([str(tmp_path / "command"), "--anywhere", "1", "--no_pictures", *flags])
+    main([str(tmp_path / "command"), "--anywhere", "1", "--no_pictures", *FLAGS])
     assert files_of(tmp_path / "direct") == files_of(tmp_path / "command")
     assert json.loads((tmp_path / "direct" / "made_by.json").read_text())["anywhere"] == 1
     write_release(tmp_path / "usual", "gulch", **ARGUMENTS, pictures=False)
